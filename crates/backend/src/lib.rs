@@ -1,0 +1,1 @@
+//! Clients to inference engines: connection pool, probes, the /metrics parser.

@@ -1,0 +1,1 @@
+//! TOML fleet files to validated, typed configuration.

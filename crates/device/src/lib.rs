@@ -1,0 +1,1 @@
+//! GPU telemetry: NVML, and a double with the same ABI for tests.

@@ -1,0 +1,1 @@
+//! Energy accounting: attribution of measured joules to requests, ledger rows, report tables.

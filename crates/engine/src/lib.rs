@@ -1,0 +1,1 @@
+//! The physics of one instance: step time, KV memory, continuous batching, power.

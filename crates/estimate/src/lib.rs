@@ -1,0 +1,1 @@
+//! Predictors of quality, output length, latency and energy, calibrated online.

@@ -1,0 +1,1 @@
+//! OpenAI wire types and the SSE codec, lossless pass-through.

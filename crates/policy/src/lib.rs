@@ -1,0 +1,1 @@
+//! Filters, scores and assignment: every policy a file.

@@ -1,0 +1,1 @@
+//! Metric catalogue, Prometheus exposition, logs and trace context.

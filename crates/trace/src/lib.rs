@@ -1,0 +1,1 @@
+//! Workload traces and event logs: formats, readers, generators.

@@ -1,0 +1,1 @@
+//! A vLLM-compatible engine without a GPU: the engine model in real time behind real HTTP.

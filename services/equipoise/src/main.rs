@@ -1,0 +1,5 @@
+//! The `equipoise` binary.
+
+fn main() -> std::process::ExitCode {
+    equipoise::main()
+}

@@ -1,0 +1,1 @@
+//! Trace-driven discrete-event simulation with the router's own decision code.
