@@ -1,0 +1,204 @@
+//! The router's metrics.
+
+use crate::catalogue::{self, InstanceLabel};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::time::Duration;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The client got its whole answer.
+    Answered,
+    /// The router refused it.
+    Refused,
+    /// It was sent and failed, retries included.
+    Failed,
+    /// The client went away.
+    Cancelled,
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let text = match self {
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        };
+        EncodeLabelValue::encode(&text, encoder)
+    }
+}
+
+/// Which way tokens went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Prompt tokens.
+    Input,
+    /// Answer tokens.
+    Output,
+}
+
+impl EncodeLabelValue for Direction {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let text = match self {
+            Self::Input => "input",
+            Self::Output => "output",
+        };
+        EncodeLabelValue::encode(&text, encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    model: String,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    model: String,
+    direction: Direction,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: String,
+}
+
+/// Handles to the router's metrics; clones share their values.
+#[derive(Clone, Debug)]
+pub struct RouterMetrics {
+    requests: Family<RequestLabels, Counter>,
+    tokens: Family<TokenLabels, Counter>,
+    refused: Family<ReasonLabel, Counter>,
+    in_flight: Family<InstanceLabel, Gauge>,
+    ttft: Histogram,
+    e2e: Histogram,
+    decision: Histogram,
+    /// Requests that wait at the router.
+    pub queue_length: Gauge,
+    /// Dispatches that failed and were tried elsewhere.
+    pub retries: Counter,
+    /// 1 while the stream from the control plane is up.
+    pub control_plane_connected: Gauge,
+}
+
+impl RouterMetrics {
+    /// Registers the router's metrics.
+    pub fn new(registry: &mut Registry) -> Self {
+        // Five milliseconds to about three minutes; ten microseconds to about 0.3 s.
+        let request_seconds = || Histogram::new(exponential_buckets(0.005, 2.0, 16));
+        let decision_seconds = Histogram::new(exponential_buckets(1e-5, 2.0, 16));
+        Self {
+            requests: catalogue::ROUTER_REQUESTS.register(registry, Family::default()),
+            tokens: catalogue::ROUTER_TOKENS.register(registry, Family::default()),
+            refused: catalogue::ROUTER_REFUSED.register(registry, Family::default()),
+            in_flight: catalogue::ROUTER_IN_FLIGHT.register(registry, Family::default()),
+            ttft: catalogue::ROUTER_TTFT.register(registry, request_seconds()),
+            e2e: catalogue::ROUTER_E2E.register(registry, request_seconds()),
+            decision: catalogue::ROUTER_DECISION.register(registry, decision_seconds),
+            queue_length: catalogue::ROUTER_QUEUE_LENGTH.register(registry, Gauge::default()),
+            retries: catalogue::ROUTER_RETRIES.register(registry, Counter::default()),
+            control_plane_connected: catalogue::ROUTER_CONTROL_PLANE_CONNECTED
+                .register(registry, Gauge::default()),
+        }
+    }
+
+    /// Counts a request that ended.
+    pub fn count_request(&self, model: &str, outcome: Outcome) {
+        self.requests
+            .get_or_create(&RequestLabels {
+                model: model.to_owned(),
+                outcome,
+            })
+            .inc();
+    }
+
+    /// Counts tokens that passed.
+    pub fn count_tokens(&self, model: &str, direction: Direction, tokens: u64) {
+        self.tokens
+            .get_or_create(&TokenLabels {
+                model: model.to_owned(),
+                direction,
+            })
+            .inc_by(tokens);
+    }
+
+    /// Counts a refusal; `reason` comes from a fixed set, never from a client.
+    pub fn count_refusal(&self, reason: &str) {
+        self.refused
+            .get_or_create(&ReasonLabel {
+                reason: reason.to_owned(),
+            })
+            .inc();
+    }
+
+    /// Takes in a time to first token.
+    pub fn observe_ttft(&self, elapsed: Duration) {
+        self.ttft.observe(elapsed.as_secs_f64());
+    }
+
+    /// Takes in a request's whole time.
+    pub fn observe_e2e(&self, elapsed: Duration) {
+        self.e2e.observe(elapsed.as_secs_f64());
+    }
+
+    /// Takes in the computing time of one call of the scheduler.
+    pub fn observe_decision(&self, elapsed: Duration) {
+        self.decision.observe(elapsed.as_secs_f64());
+    }
+
+    /// The in-flight gauge of an instance; keep it where the instance is kept to save the look-up.
+    #[must_use]
+    pub fn in_flight(&self, instance: &str) -> Gauge {
+        self.in_flight
+            .get_or_create_owned(&InstanceLabel::new(instance))
+    }
+
+    /// Stops exposing an instance that is gone.
+    pub fn forget_instance(&self, instance: &str) {
+        self.in_flight.remove(&InstanceLabel::new(instance));
+    }
+
+    /// Says whether the stream from the control plane is up.
+    pub fn set_control_plane_connected(&self, connected: bool) {
+        self.control_plane_connected.set(i64::from(connected));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exposition_has_the_catalogued_names_and_labels() {
+        let mut registry = Registry::default();
+        let metrics = RouterMetrics::new(&mut registry);
+        metrics.count_request("qwen", Outcome::Answered);
+        metrics.count_tokens("qwen", Direction::Output, 7);
+        metrics.count_refusal("queue_full");
+        metrics.in_flight("pool/a").set(3);
+        metrics.in_flight("pool/b").set(1);
+        metrics.forget_instance("pool/b");
+        metrics.observe_ttft(Duration::from_millis(30));
+        let text = crate::exposition(&registry).expect("formats");
+        for line in [
+            r#"equipoise_router_requests_total{model="qwen",outcome="answered"} 1"#,
+            r#"equipoise_router_tokens_total{model="qwen",direction="output"} 7"#,
+            r#"equipoise_router_refused_total{reason="queue_full"} 1"#,
+            r#"equipoise_router_in_flight{instance="pool/a"} 3"#,
+            r#"equipoise_router_ttft_seconds_bucket{le="0.04"} 1"#,
+        ] {
+            assert!(
+                text.lines().any(|candidate| candidate == line),
+                "{line} is missing in\n{text}"
+            );
+        }
+        assert!(!text.contains("pool/b"));
+    }
+}

@@ -1,0 +1,190 @@
+//! W3C trace context: taken from a request's headers, continued as a child, passed on to the engine.
+//!
+//! <https://www.w3.org/TR/trace-context/>. Parsing and formatting are OpenTelemetry's own propagator.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::Context;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
+use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceFlags, TraceState};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
+
+const TRACESTATE: &str = "tracestate";
+
+/// The place of one piece of work in a trace: trace id, span id, the sampling flag and vendors' state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceContext {
+    span: SpanContext,
+}
+
+impl TraceContext {
+    /// The context that a caller sent, if its `traceparent` is valid.
+    #[must_use]
+    pub fn extract(headers: &HeaderMap) -> Option<Self> {
+        let context = TraceContextPropagator::new()
+            .extract_with_context(&Context::new(), &Incoming::new(headers));
+        let span = context.span().span_context().clone();
+        span.is_valid().then_some(Self { span })
+    }
+
+    /// The start of a new trace, not sampled unless `sampled`.
+    #[must_use]
+    pub fn root(sampled: bool) -> Self {
+        let flags = if sampled {
+            TraceFlags::SAMPLED
+        } else {
+            TraceFlags::default()
+        };
+        let ids = RandomIdGenerator::default();
+        Self {
+            span: SpanContext::new(
+                ids.new_trace_id(),
+                ids.new_span_id(),
+                flags,
+                false,
+                TraceState::default(),
+            ),
+        }
+    }
+
+    /// The caller's context continued, or a new trace that is not sampled.
+    #[must_use]
+    pub fn continue_from(headers: &HeaderMap) -> Self {
+        Self::extract(headers).map_or_else(|| Self::root(false), |caller| caller.child())
+    }
+
+    /// A new span in the same trace, with the same sampling and state.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        let span_id = RandomIdGenerator::default().new_span_id();
+        let (flags, state) = (self.span.trace_flags(), self.span.trace_state().clone());
+        Self {
+            span: SpanContext::new(self.span.trace_id(), span_id, flags, false, state),
+        }
+    }
+
+    /// Writes `traceparent` and `tracestate` over what the headers hold.
+    pub fn inject(&self, headers: &mut HeaderMap) {
+        headers.remove(TRACESTATE);
+        let context = Context::new().with_remote_span_context(self.span.clone());
+        TraceContextPropagator::new().inject_context(&context, &mut Outgoing(headers));
+    }
+
+    /// The trace id, 32 hexadecimal digits.
+    #[must_use]
+    pub fn trace_id(&self) -> String {
+        self.span.trace_id().to_string()
+    }
+
+    /// The span id, 16 hexadecimal digits.
+    #[must_use]
+    pub fn span_id(&self) -> String {
+        self.span.span_id().to_string()
+    }
+
+    /// Whether the caller asked for this trace to be recorded.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.span.is_sampled()
+    }
+}
+
+/// `tracestate` may come in several header lines, which read as one list (section 3.3 of the recommendation).
+struct Incoming<'a> {
+    headers: &'a HeaderMap,
+    tracestate: Option<String>,
+}
+
+impl<'a> Incoming<'a> {
+    fn new(headers: &'a HeaderMap) -> Self {
+        let lines: Vec<_> = headers
+            .get_all(TRACESTATE)
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+            .collect();
+        Self {
+            headers,
+            tracestate: (!lines.is_empty()).then(|| lines.join(",")),
+        }
+    }
+}
+
+impl Extractor for Incoming<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        if key == TRACESTATE {
+            self.tracestate.as_deref()
+        } else {
+            self.headers.get(key)?.to_str().ok()
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.headers.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+struct Outgoing<'a>(&'a mut HeaderMap);
+
+impl Injector for Outgoing<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if value.is_empty() {
+            return;
+        }
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
+            self.0.insert(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_str(value).expect("valid"));
+        }
+        headers
+    }
+
+    #[test]
+    fn a_child_keeps_the_trace_and_changes_the_span() {
+        let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
+        let incoming = headers(&[
+            ("traceparent", &parent),
+            ("tracestate", "a=1"),
+            ("tracestate", "b=2"),
+        ]);
+        let child = TraceContext::continue_from(&incoming);
+        assert_eq!(child.trace_id(), TRACE);
+        assert_ne!(child.span_id(), "b7ad6b7169203331");
+        assert!(child.is_sampled());
+        let mut outgoing = headers(&[("tracestate", "old=1")]);
+        child.inject(&mut outgoing);
+        assert_eq!(
+            outgoing["traceparent"],
+            format!("00-{TRACE}-{}-01", child.span_id())
+        );
+        assert_eq!(outgoing["tracestate"], "a=1,b=2");
+        assert_eq!(outgoing.get_all("tracestate").iter().count(), 1);
+    }
+
+    #[test]
+    fn what_is_not_a_trace_parent_starts_a_new_trace() {
+        for bad in [
+            "",
+            "00-0-0-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "garbage",
+        ] {
+            let incoming = headers(&[("traceparent", bad)]);
+            assert_eq!(TraceContext::extract(&incoming), None, "{bad}");
+            let fresh = TraceContext::continue_from(&incoming);
+            assert!(!fresh.is_sampled());
+            assert_ne!(fresh.trace_id(), TraceContext::root(true).trace_id());
+        }
+    }
+}
