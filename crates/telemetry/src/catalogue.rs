@@ -139,14 +139,24 @@ entries! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AgentMetrics, ControlMetrics, RouterMetrics, exposition};
+    use crate::{
+        AgentMetrics, ControlMetrics, Direction, EnergyCause, Outcome, RouterMetrics, exposition,
+    };
 
     #[test]
     fn every_entry_is_registered_and_every_registered_metric_is_an_entry() {
         let mut registry = Registry::default();
-        let _router = RouterMetrics::new(&mut registry);
-        let _control = ControlMetrics::new(&mut registry);
-        let _agent = AgentMetrics::new(&mut registry);
+        // A family without a member is not exposed: give each one.
+        let router = RouterMetrics::new(&mut registry);
+        router.count_request("m", Outcome::Answered);
+        router.count_tokens("m", Direction::Input, 1);
+        router.count_refusal("queue_full");
+        router.in_flight("i").inc();
+        ControlMetrics::new(&mut registry).add_energy("i", EnergyCause::Idle, 1);
+        let agent = AgentMetrics::new(&mut registry);
+        agent.set_engine_healthy("i", true);
+        agent.set_gpu_power("g", 1);
+        agent.add_energy("i", 1);
         let text = exposition(&registry).expect("formats");
         let mut registered: Vec<_> = text
             .lines()
