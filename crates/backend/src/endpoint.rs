@@ -1,0 +1,183 @@
+//! The base URL of an engine, and how a request's path and headers are put under it.
+
+use crate::BackendError;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use std::fmt;
+
+/// The base URL of an engine, checked: plain HTTP, a host, maybe a port and a path that goes before every request's.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    authority: Authority,
+    host: HeaderValue,
+    /// Without a slash at the end; empty for the root.
+    base_path: String,
+}
+
+impl Endpoint {
+    /// Reads `http://host[:port][/base]`.
+    ///
+    /// # Errors
+    /// [`BackendError::Endpoint`] for anything else: another scheme (TLS ends at the mesh or proxy in front of the
+    /// engine), credentials, a query.
+    pub fn parse(text: &str) -> Result<Self, BackendError> {
+        let fail = |reason: &str| BackendError::Endpoint {
+            endpoint: text.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let uri: Uri = text
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| fail(&error.to_string()))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => {
+                return Err(fail(
+                    "https is not supported: let a sidecar or the mesh end TLS",
+                ));
+            }
+            _ => return Err(fail("it must begin with http://")),
+        }
+        let authority = uri.authority().ok_or_else(|| fail("there is no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(fail("it holds credentials"));
+        }
+        if authority.host().is_empty() {
+            return Err(fail("there is no host"));
+        }
+        if uri.query().is_some() {
+            return Err(fail("it holds a query"));
+        }
+        let host =
+            HeaderValue::from_str(authority.as_str()).map_err(|error| fail(&error.to_string()))?;
+        Ok(Self {
+            authority: authority.clone(),
+            host,
+            base_path: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// The value of the `Host` header.
+    #[must_use]
+    pub fn host_header(&self) -> &HeaderValue {
+        &self.host
+    }
+
+    /// The absolute URI of `path` (path and query, beginning with a slash) at this engine.
+    ///
+    /// # Errors
+    /// [`BackendError::Endpoint`] if base and path do not make a URI.
+    pub fn uri(&self, path: Option<&PathAndQuery>) -> Result<Uri, BackendError> {
+        let path = match (path, self.base_path.is_empty()) {
+            (Some(path), true) => path.clone(),
+            (path, _) => {
+                let joined = format!(
+                    "{}{}",
+                    self.base_path,
+                    path.map_or("/", PathAndQuery::as_str)
+                );
+                joined
+                    .try_into()
+                    .map_err(|error: http::uri::InvalidUri| self.unusable(&error.to_string()))?
+            }
+        };
+        Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.authority.clone())
+            .path_and_query(path)
+            .build()
+            .map_err(|error| self.unusable(&error.to_string()))
+    }
+
+    fn unusable(&self, reason: &str) -> BackendError {
+        BackendError::Endpoint {
+            endpoint: self.to_string(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.base_path)
+    }
+}
+
+/// Headers that concern one connection only and must not be passed on (RFC 9110 §7.6.1).
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
+
+/// Removes the headers that concern one connection only, and those that `Connection` names.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_path_goes_before_every_path() {
+        let endpoint = Endpoint::parse("http://[::1]:8000/engines/a/").expect("usable");
+        let path = PathAndQuery::from_static("/v1/models?x=1");
+        assert_eq!(
+            endpoint.uri(Some(&path)).expect("joins"),
+            "http://[::1]:8000/engines/a/v1/models?x=1"
+        );
+        assert_eq!(endpoint.host_header(), "[::1]:8000");
+        let root = Endpoint::parse("http://engine").expect("usable");
+        assert_eq!(
+            root.uri(Some(&path)).expect("joins"),
+            "http://engine/v1/models?x=1"
+        );
+        assert_eq!(root.uri(None).expect("joins"), "http://engine/");
+    }
+
+    #[test]
+    fn unusable_endpoints_say_why() {
+        for (text, reason) in [
+            ("https://engine:8000", "TLS"),
+            ("engine:8000", "http://"),
+            ("http://user:secret@engine", "credentials"),
+            ("http://engine/?a=1", "query"),
+            ("", "empty"),
+            ("http://", ""),
+        ] {
+            let error = Endpoint::parse(text).expect_err(text).to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn headers_of_one_connection_stay_behind() {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::CONNECTION,
+            HeaderValue::from_static("close, X-Mine"),
+        );
+        headers.insert("x-mine", HeaderValue::from_static("1"));
+        headers.insert(
+            header::TRANSFER_ENCODING,
+            HeaderValue::from_static("chunked"),
+        );
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer k"));
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().collect::<Vec<_>>(), [header::AUTHORIZATION]);
+    }
+}
