@@ -1,5 +1,10 @@
 //! The client against servers of raw sockets: what goes out, what comes back, what each failure is called.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a test server that cannot start fails the test"
+)]
+
 use bytes::Bytes;
 use equipoise_backend::{
     BackendError, EngineClient, EngineClientConfig, Retry, empty_body, full_body,
