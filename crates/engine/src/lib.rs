@@ -1,1 +1,27 @@
-//! The physics of one instance: step time, KV memory, continuous batching, power.
+//! The physics of one inference engine instance: step time, power, KV memory and continuous batching.
+//!
+//! [`StepModel`] says what one step of a model on certain GPUs costs, in seconds and joules; it is immutable and cheap
+//! to clone. [`Engine`] owns the state of one instance (running batch, waiting queue, KV ledger) and asks the step
+//! model; the caller owns the clock: it calls [`Engine::begin_step`], lets `cost.seconds` pass and calls
+//! [`Engine::end_step`]. Nothing here knows the time, another instance, or a policy.
+//!
+//! Does not belong here: routing, prediction of unknown output lengths, prefix-cache lookup (the caller says how many
+//! prompt tokens are cached), attribution of joules to requests (that is the energy crate's).
+
+mod engine;
+mod event;
+mod gpu;
+mod kv;
+mod model;
+mod power;
+mod roofline;
+mod shape;
+mod step;
+
+pub use engine::Engine;
+pub use event::{EngineEvent, EngineRequest, EngineStats, Step, StepPart, SubmitError};
+pub use gpu::{GpuSpec, gpu, gpus};
+pub use model::{ModelSpec, model, models};
+pub use power::PowerCurve;
+pub use shape::{EngineLimits, EngineShape, ShapeError};
+pub use step::{EnergyTerms, StepCost, StepModel, StepWork};
