@@ -1,0 +1,162 @@
+use super::*;
+use proptest::prelude::*;
+
+fn chat(body: &str) -> Result<RequestHead, RequestError> {
+    RequestHead::parse(Endpoint::Chat, body.as_bytes())
+}
+
+fn completion(body: &str) -> Result<RequestHead, RequestError> {
+    RequestHead::parse(Endpoint::Completions, body.as_bytes())
+}
+
+#[test]
+fn a_full_chat_request() {
+    let head = chat(
+        r#"{"model":"auto","messages":[{"role":"system","content":"Be brief."},
+        {"role":"user","content":[{"type":"text","text":"What is é?"},{"type":"image_url","image_url":{"url":"data:x"}}]},
+        {"role":"assistant","content":null}],"stream":true,"stream_options":{"include_usage":true},"max_tokens":10,
+        "max_completion_tokens":20,"temperature":0.5,"n":2,"user":"u","tools":[],"min_tokens":1,"ignore_eos":true}"#,
+    )
+    .expect("valid");
+    assert_eq!(
+        head,
+        RequestHead {
+            endpoint: Endpoint::Chat,
+            model: "auto".to_owned(),
+            stream: true,
+            include_usage: true,
+            max_tokens: Some(20),
+            min_tokens: Some(1),
+            ignore_eos: true,
+            n: 2,
+            prompt_chars: 19,
+            prompt_token_ids: 0,
+            prompt_items: 3,
+            has_tools: false,
+            has_images: true,
+            user: Some("u".to_owned()),
+        }
+    );
+    assert_eq!(head.prompt_tokens_estimate(4.0), 5);
+    assert!(!head.needs_stream_usage());
+}
+
+#[test]
+fn tools_count_as_prompt() {
+    let plain = chat(r#"{"model":"m","messages":[{"content":"hi"}]}"#).expect("valid");
+    let tools = chat(
+        r#"{"model":"m","messages":[{"content":"hi"}],"tools":[{"type":"function","function":{"name":"weather"}}]}"#,
+    )
+    .expect("valid");
+    assert!(tools.has_tools && !plain.has_tools);
+    assert!(
+        tools.prompt_chars > plain.prompt_chars + 30,
+        "{}",
+        tools.prompt_chars
+    );
+}
+
+#[test]
+fn prompts_of_every_form() {
+    let sizes = |prompt: &str| {
+        let head = completion(&format!(r#"{{"model":"m","prompt":{prompt}}}"#)).expect("valid");
+        (head.prompt_chars, head.prompt_token_ids, head.prompt_items)
+    };
+    assert_eq!(sizes(r#""hello""#), (5, 0, 1));
+    assert_eq!(sizes(r#"["ab","c"]"#), (3, 0, 2));
+    assert_eq!(sizes("[1,2,3]"), (0, 3, 1));
+    assert_eq!(sizes("[[1,2],[3]]"), (0, 3, 2));
+}
+
+#[test]
+fn the_pieces_are_shown_in_order() {
+    let mut seen = Vec::new();
+    let body = br#"{"messages":[{"role":"user","content":"a\nb"},{"content":[{"text":"c"}]}],"model":"m"}"#;
+    RequestHead::parse_with(Endpoint::Chat, body, &mut |part| {
+        seen.push(format!("{part:?}"))
+    })
+    .expect("valid");
+    assert_eq!(seen, ["Start", r#"Text("a\nb")"#, "Start", r#"Text("c")"#]);
+}
+
+#[test]
+fn errors_name_the_member_and_the_mend() {
+    let text = |result: Result<RequestHead, RequestError>| result.expect_err("invalid").to_string();
+    assert_eq!(
+        text(chat("{\"model\":\"m\",\n \"messages\"")),
+        "The request body is not valid JSON: EOF while parsing an object (line 2, column 11)."
+    );
+    assert_eq!(
+        text(chat(
+            r#"{"model":"m","messages":[{"content":"x"}],"max_tokens":"x"}"#
+        )),
+        "max_tokens: invalid type: string \"x\", expected a whole number from 0 to 4294967295 (line 1, column 58)."
+    );
+    assert!(
+        text(chat(r#"{"model":"m","messages":[3]}"#))
+            .starts_with("messages: invalid type: integer `3`")
+    );
+    assert!(
+        text(chat(r#"{"messages":[{}]}"#))
+            .starts_with("The member `model` is missing or empty: name a model")
+    );
+    assert!(text(chat(r#"{"model":"m","messages":[]}"#)).contains("at least one message"));
+    assert!(text(completion(r#"{"model":"m","prompt":""}"#)).contains("`prompt`"));
+    assert!(
+        text(completion(r#"{"model":"m","prompt":{"a":1}}"#))
+            .starts_with("prompt: invalid type: map")
+    );
+    assert!(
+        text(chat(r#"{"model":"a","model":"b"}"#)).starts_with("model: the member comes twice")
+    );
+    assert!(text(chat("[]")).starts_with("body: invalid type: sequence, expected a JSON object"));
+    assert!(
+        text(chat(r#"{"model":"m","messages":[{}]} x"#))
+            .contains("not valid JSON: trailing characters")
+    );
+    assert!(text(chat(r#"{"model":"m","n":0,"messages":[{}]}"#)).contains("`n`"));
+}
+
+#[test]
+fn errors_become_openai_s() {
+    let error =
+        ErrorResponse::from(chat(r#"{"model":"m","messages":[],"n":-1}"#).expect_err("invalid"));
+    assert_eq!(error.status, 400);
+    assert_eq!(error.body.param.as_deref(), Some("n"));
+    assert_eq!(error.body.kind, "invalid_request_error");
+}
+
+#[test]
+fn nulls_read_as_absent_and_unknown_members_are_free() {
+    let head = chat(
+        r#"{"model":"m","messages":[{"content":"x","extra":[1]}],"stream":null,"stream_options":null,"max_tokens":null,
+        "user":null,"tools":null,"n":null,"x":{"model":3}}"#,
+    )
+    .expect("valid");
+    assert!(!head.stream && head.max_tokens.is_none() && head.n == 1 && !head.has_tools);
+    assert_eq!(
+        chat(r#"{"model":"m","messages":[{}],"max_tokens":16.0}"#)
+            .expect("valid")
+            .max_tokens,
+        Some(16)
+    );
+}
+
+proptest! {
+    #[test]
+    fn never_panics(body in prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..60),
+        "\\{(\"(model|messages|prompt|n|tools)\":[\\[\\]\\{\\}\",:a1.]{0,8},?){0,4}\\}".prop_map(String::into_bytes),
+    ]) {
+        let _ = (RequestHead::parse(Endpoint::Chat, &body).is_ok(), RequestHead::parse(Endpoint::Completions, &body).is_ok());
+    }
+
+    #[test]
+    fn characters_are_counted_as_unicode(texts in proptest::collection::vec(any::<String>(), 1..6)) {
+        let messages: Vec<_> = texts.iter().map(|text| serde_json::json!({"role": "user", "content": text})).collect();
+        let body = serde_json::json!({"model": "m", "messages": messages}).to_string();
+        let head = chat(&body).expect("valid");
+        prop_assert_eq!(head.prompt_chars, texts.iter().map(|text| text.chars().count() as u64).sum::<u64>());
+        prop_assert_eq!(head.prompt_items as usize, texts.len());
+    }
+}
