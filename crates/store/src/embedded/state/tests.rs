@@ -231,9 +231,11 @@ fn apply(seen: &mut BTreeMap<String, (Bytes, u64)>, events: Vec<Event>) {
     for event in events {
         match event {
             Event::Put(entry) => {
-                drop(seen.insert(entry.key, (entry.versioned.value, entry.versioned.version)))
+                seen.insert(entry.key, (entry.versioned.value, entry.versioned.version));
             }
-            Event::Delete { key, .. } => drop(seen.remove(&key)),
+            Event::Delete { key, .. } => {
+                seen.remove(&key);
+            }
         }
     }
 }
