@@ -73,7 +73,7 @@ fn the_pieces_are_shown_in_order() {
     let mut seen = Vec::new();
     let body = br#"{"messages":[{"role":"user","content":"a\nb"},{"content":[{"text":"c"}]}],"model":"m"}"#;
     RequestHead::parse_with(Endpoint::Chat, body, &mut |part| {
-        seen.push(format!("{part:?}"))
+        seen.push(format!("{part:?}"));
     })
     .expect("valid");
     assert_eq!(seen, ["Start", r#"Text("a\nb")"#, "Start", r#"Text("c")"#]);
