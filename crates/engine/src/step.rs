@@ -353,10 +353,12 @@ impl Physical {
         let (memory_share, compute_share) = self.utilisation(work, seconds);
         let watts = Watts(
             self.gpus
-                * self
-                    .gpu
-                    .power
-                    .watts(memory_share, compute_share, self.gpu.tdp_watts),
+                * self.gpu.power.watts(
+                    memory_share,
+                    compute_share,
+                    self.gpus > 1.0,
+                    self.gpu.tdp_watts,
+                ),
         );
         StepCost {
             seconds,
@@ -452,3 +454,6 @@ impl Physical {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
