@@ -1,1 +1,19 @@
-//! What the scheduler knows: instances, health, telemetry with its age, the in-flight ledger.
+//! What the scheduler knows: instances, their health, telemetry with its age, and the in-flight ledger.
+//!
+//! The fleet is state with one owner (the scheduler) that changes through [`FleetDelta`]s and ledger calls only.
+//! Every observed quantity carries its age; unknown or stale is never read as idle. Does not belong here: which
+//! instance to take, and how deltas travel.
+
+mod delta;
+mod health;
+mod instance;
+mod ledger;
+mod spec;
+mod state;
+
+pub use delta::{EngineSample, FleetDelta, PeerLoad};
+pub use health::Health;
+pub use instance::Instance;
+pub use ledger::{Booking, Ledger, Released};
+pub use spec::{InstanceSpec, LimitsSpec, ModelProfile, Price};
+pub use state::{Fleet, FleetError, ModelState};

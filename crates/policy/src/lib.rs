@@ -1,1 +1,149 @@
-//! Filters, scores and assignment: every policy a file.
+//! Filters, scores and the choice: every policy a file behind one trait.
+//!
+//! A policy looks at candidates that passed the hard constraints and names one, or says that waiting is better. It
+//! changes nothing but its own memory, does no I/O and draws randomness only from the stream it is given. The
+//! scheduler carries the choice out. Does not belong here: queues, retries, the ledger.
+
+mod equipoise;
+mod filter;
+mod least_kv;
+mod least_requests;
+mod power_of_two;
+mod random;
+mod request;
+mod round_robin;
+mod routebalance;
+mod settings;
+
+use std::fmt;
+
+use equipoise_estimate::{Estimate, InstanceLoad, Prediction};
+use equipoise_types::{InstanceId, ModelId, RandomStream};
+
+pub use self::equipoise::Equipoise;
+pub use filter::{Constraint, Verdicts, check, check_prediction};
+pub use least_kv::LeastKv;
+pub use least_requests::LeastRequests;
+pub use power_of_two::PowerOfTwo;
+pub use random::Random;
+pub use request::{Request, Target, Weights, Wishes};
+pub use round_robin::RoundRobin;
+pub use routebalance::{QualityNorm, RouteBalance, RouteBalanceSettings};
+pub use settings::{References, SettingsError, PolicySettings};
+
+/// One instance that could take the request: what it is busy with and what is predicted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// Which instance.
+    pub instance: InstanceId,
+    /// What it serves.
+    pub model: ModelId,
+    /// Everybody's work on it.
+    pub load: InstanceLoad,
+    /// Requests it serves at the same time.
+    pub slots: u32,
+    /// KV tokens it can hold, where known.
+    pub kv_capacity_tokens: Option<u64>,
+    /// Relative share of traffic, above zero.
+    pub weight: f64,
+    /// The prediction, with what is needed to learn from its outcome.
+    pub prediction: Prediction,
+}
+
+impl Candidate {
+    /// What is predicted.
+    #[must_use]
+    pub fn estimate(&self) -> &Estimate {
+        &self.prediction.estimate
+    }
+
+    /// True where one more request would wait inside the engine.
+    #[must_use]
+    pub fn is_saturated(&self) -> bool {
+        self.load.in_flight >= self.slots
+    }
+}
+
+/// What a policy says of one request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Choice {
+    /// Send it to the candidate at this index; the score is for the record, higher is better.
+    Take {
+        /// Index into the candidates.
+        index: usize,
+        /// What the policy thought of it, where it scores.
+        score: Option<f64>,
+    },
+    /// Better to wait at the router than to take any of these now.
+    Wait,
+}
+
+/// When requests are decided.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Batching {
+    /// Decide when so many have come...
+    pub max_requests: usize,
+    /// ...or so long after the first, seconds; zero: at once.
+    pub window_s: f64,
+}
+
+impl Batching {
+    /// Whatever has arrived, without waiting for more.
+    pub const AT_ONCE: Self = Self { max_requests: usize::MAX, window_s: 0.0 };
+}
+
+/// A rule that picks one instance. One trait for ours and for every baseline.
+pub trait Policy: fmt::Debug + Send {
+    /// The name it is asked for by.
+    fn name(&self) -> &'static str;
+
+    /// When requests are decided; asked after every batch.
+    fn batching(&self) -> Batching {
+        Batching::AT_ONCE
+    }
+
+    /// A batch begins. `instances` holds the load of every instance that is there, in order of their ids.
+    fn begin_batch(&mut self, instances: &[(InstanceId, InstanceLoad, u32)]) {
+        _ = instances;
+    }
+
+    /// The key by which a batch is ordered, highest first; equal keys keep their order of arrival. `lengths` are the
+    /// expected answer lengths over the models, tokens.
+    fn order_key(&self, lengths: &[f64]) -> f64 {
+        _ = lengths;
+        0.0
+    }
+
+    /// True where candidates without a free slot may be shown: the policy answers [`Choice::Wait`] rather than send
+    /// a request to wait inside an engine. Others are shown free instances only, while late binding is on.
+    fn binds_late(&self) -> bool {
+        false
+    }
+
+    /// Picks for one request. `candidates` is not empty, passed all hard constraints, and is in order of instance ids.
+    fn choose(&mut self, request: &Request, candidates: &[Candidate], random: &mut RandomStream) -> Choice;
+}
+
+/// Every policy's name, baselines first.
+#[must_use]
+pub fn names() -> &'static [&'static str] {
+    &["round-robin", "random", "least-requests", "power-of-two", "least-kv", "routebalance", "equipoise"]
+}
+
+/// The policy of a name.
+///
+/// # Errors
+/// For a name nobody knows, and for settings that make no sense.
+pub fn by_name(name: &str, settings: &PolicySettings) -> Result<Box<dyn Policy>, SettingsError> {
+    settings.validate()?;
+    Ok(match name {
+        "round-robin" => Box::new(RoundRobin::default()),
+        "random" => Box::new(Random),
+        "least-requests" => Box::new(LeastRequests::default()),
+        "power-of-two" => Box::new(PowerOfTwo),
+        "least-kv" => Box::new(LeastKv::default()),
+        "routebalance" => Box::new(RouteBalance::new(settings.routebalance)),
+        "equipoise" => Box::new(Equipoise::new(settings.weights, settings.references)),
+        _ => return Err(SettingsError::UnknownPolicy { name: name.to_owned(), known: names().join(", ") }),
+    })
+}

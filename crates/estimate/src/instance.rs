@@ -1,0 +1,248 @@
+//! Latency and marginal energy of one request on one instance: physics times a learned factor.
+
+use equipoise_engine::{StepModel, StepWork};
+use equipoise_types::{Joules, Timestamp, Watts};
+use serde::{Deserialize, Serialize};
+
+use crate::{Estimate, InstanceLoad, LengthEstimate, QualityEstimate, Residual};
+
+/// An engine of which nothing is declared: a small model on a middling GPU. Every opaque instance starts from the same
+/// figures, so they separate nobody; what is observed does.
+mod nominal {
+    /// Time to first token of an empty prompt, seconds.
+    pub(super) const TTFT_S: f64 = 0.05;
+    /// Seconds per prompt token (10,000 tokens/s).
+    pub(super) const PREFILL_S_PER_TOKEN: f64 = 1e-4;
+    /// Seconds per answer token, alone.
+    pub(super) const TPOT_S: f64 = 0.02;
+    /// Sequences that double it.
+    pub(super) const TPOT_DOUBLES_AT: f64 = 64.0;
+    /// Joules per answer token: Llama-3.1-8B on one H100 at batch 64, ML.ENERGY v3 (0.12 J/token).
+    pub(super) const JOULES_PER_OUTPUT_TOKEN: f64 = 0.12;
+    /// Joules per prompt token: 700 W at the prefill rate of an H100 on an 8B model (about 25,000 tokens/s).
+    pub(super) const JOULES_PER_PROMPT_TOKEN: f64 = 0.03;
+    /// vLLM's default `max_num_seqs`.
+    pub(super) const SLOTS: u32 = 256;
+}
+
+/// Price of tokens, US dollars each.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PriceOfTokens {
+    /// Of one prompt token.
+    pub input_usd: f64,
+    /// Of one answer token.
+    pub output_usd: f64,
+}
+
+/// A prediction with what is needed to learn from its outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    /// What was said.
+    pub estimate: Estimate,
+    /// Time to first token before the learned factor, seconds.
+    pub base_ttft_s: f64,
+    /// Time per token before the learned factor, seconds.
+    pub base_tpot_s: f64,
+}
+
+/// What came of a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Observation {
+    /// Dispatch to first token, seconds; `None` where the answer came in one piece.
+    pub ttft_s: Option<f64>,
+    /// Dispatch to last token, seconds.
+    pub e2e_s: f64,
+    /// Answer tokens, if known.
+    pub output_tokens: Option<u32>,
+}
+
+/// Predicts latency and energy of one instance, and learns from what it observes. Bounded memory.
+#[derive(Clone, Debug)]
+pub struct InstanceEstimator {
+    physics: Option<StepModel>,
+    declared_slots: Option<u32>,
+    seen_slots: Option<u32>,
+    ttft: Residual,
+    tpot: Residual,
+    energy: Residual,
+}
+
+impl InstanceEstimator {
+    /// `physics`: the engine model, where model and GPU are known. `declared_slots`: the engine's `max_num_seqs`.
+    #[must_use]
+    pub fn new(physics: Option<StepModel>, declared_slots: Option<u32>) -> Self {
+        Self {
+            physics,
+            declared_slots,
+            seen_slots: None,
+            ttft: Residual::default(),
+            tpot: Residual::default(),
+            energy: Residual::default(),
+        }
+    }
+
+    /// Takes a changed declaration over and keeps what was learned.
+    pub fn redeclare(&mut self, physics: Option<StepModel>, declared_slots: Option<u32>) {
+        self.physics = physics;
+        self.declared_slots = declared_slots;
+    }
+
+    /// Requests the engine serves at the same time: declared, else seen, else of the engine model, else vLLM's default.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.declared_slots
+            .or(self.seen_slots)
+            .or_else(|| self.physics.as_ref().map(|physics| physics.limits().max_num_seqs))
+            .unwrap_or(nominal::SLOTS)
+            .max(1)
+    }
+
+    /// KV tokens the engine can hold, where known.
+    #[must_use]
+    pub fn kv_capacity_tokens(&self) -> Option<u64> {
+        self.physics.as_ref().map(StepModel::kv_capacity_tokens)
+    }
+
+    /// Predicts a request of `prompt_tokens` that are not cached, beside `load`.
+    #[must_use]
+    pub fn predict(
+        &self,
+        now: Timestamp,
+        prompt_tokens: u32,
+        length: LengthEstimate,
+        quality: QualityEstimate,
+        price: PriceOfTokens,
+        load: &InstanceLoad,
+    ) -> Prediction {
+        let output = length.mean.max(1.0);
+        let context = f64::from(prompt_tokens) + output / 2.0;
+        let batch = load.in_flight.min(self.slots() - 1);
+        let base_tpot_s = self.step_seconds(batch + 1, load.kv_tokens + context as u64);
+        let prefill_s = self.prefill_seconds(prompt_tokens, load);
+        let tpot_factor = self.tpot.factor(now);
+        let queue_s = self.queue_seconds(prompt_tokens, output, base_tpot_s * tpot_factor, load);
+        // A request that arrives in the middle of a step waits for its end.
+        let step_wait_s = if load.in_flight > 0 { 0.5 * base_tpot_s } else { 0.0 };
+        let base_ttft_s = prefill_s + step_wait_s;
+        // Who waits longer than predicted is evidence by itself: the next one will not be answered sooner.
+        let ttft_s = base_ttft_s * self.ttft.factor(now) + queue_s + load.overdue_s;
+        let tpot_s = base_tpot_s * tpot_factor;
+        let energy = self.marginal_energy(prompt_tokens, output, context, load);
+        Prediction {
+            estimate: Estimate {
+                quality: quality.mean,
+                output_tokens: output,
+                queue_s,
+                ttft_s,
+                tpot_s,
+                e2e_s: ttft_s + (output - 1.0) * tpot_s,
+                energy: Joules(energy * self.energy.factor(now)),
+                cost_usd: f64::from(prompt_tokens) * price.input_usd + output * price.output_usd,
+            },
+            base_ttft_s: base_ttft_s + queue_s,
+            base_tpot_s,
+        }
+    }
+
+    fn step_seconds(&self, seqs: u32, kv_tokens: u64) -> f64 {
+        match &self.physics {
+            Some(physics) => physics.decode_step_seconds(seqs, kv_tokens),
+            None => nominal::TPOT_S * (1.0 + f64::from(seqs - 1) / nominal::TPOT_DOUBLES_AT),
+        }
+    }
+
+    /// Computing what is ahead and the own prompt.
+    fn prefill_seconds(&self, prompt_tokens: u32, load: &InstanceLoad) -> f64 {
+        let ahead = u32::try_from(load.pending_prefill_tokens).unwrap_or(u32::MAX);
+        let tokens = ahead.saturating_add(prompt_tokens).max(1);
+        match &self.physics {
+            Some(physics) => physics.prefill_seconds(tokens, 0, load.decoding(), load.kv_tokens),
+            None => nominal::TTFT_S + f64::from(tokens) * nominal::PREFILL_S_PER_TOKEN,
+        }
+    }
+
+    /// Wait for a slot: so many must finish first, and they finish at the rate slots / (length * step).
+    fn queue_seconds(&self, prompt_tokens: u32, output: f64, tpot_s: f64, load: &InstanceLoad) -> f64 {
+        let mut slots = f64::from(self.slots());
+        if let Some(capacity) = self.kv_capacity_tokens() {
+            let mine = f64::from(prompt_tokens) + output;
+            let waiting_kv = load.pending_prefill_tokens as f64 + load.pending_decode_tokens as f64 / 2.0;
+            let mean = (load.kv_tokens as f64 + waiting_kv + mine) / (f64::from(load.in_flight) + 1.0);
+            slots = slots.min((capacity as f64 / mean.max(1.0)).max(1.0));
+        }
+        let excess = f64::from(load.in_flight) + 1.0 - slots;
+        if excess <= 0.0 {
+            return 0.0;
+        }
+        let remaining = load.mean_remaining_tokens().max(1.0);
+        excess * remaining * tpot_s / slots
+    }
+
+    /// How much more the instance draws in all because of this request: its prompt's computation, its share of each
+    /// step it joins, and whole steps that run for it alone. Idle draw is paid anyway and left out.
+    fn marginal_energy(&self, prompt_tokens: u32, output: f64, context: f64, load: &InstanceLoad) -> f64 {
+        let Some(physics) = &self.physics else {
+            return f64::from(prompt_tokens) * nominal::JOULES_PER_PROMPT_TOKEN
+                + output * nominal::JOULES_PER_OUTPUT_TOKEN;
+        };
+        let idle = physics.idle_watts();
+        let above_idle = |work: StepWork| {
+            let cost = physics.cost(&work);
+            cost.joules.0 - idle.0 * cost.seconds
+        };
+        let batch = load.in_flight.min(self.slots() - 1);
+        let beside = StepWork { decode_seqs: batch, kv_tokens: load.kv_tokens, ..StepWork::default() };
+        let with_me = StepWork {
+            decode_seqs: batch + 1,
+            kv_tokens: load.kv_tokens + context as u64,
+            ..StepWork::default()
+        };
+        let alone = above_idle(StepWork { decode_seqs: 1, kv_tokens: context as u64, ..StepWork::default() });
+        let joined = if batch == 0 { alone } else { (above_idle(with_me) - above_idle(beside)).max(0.0) };
+        // The others keep the engine stepping for about twice their mean remaining length; steps after that are mine.
+        let shared_steps = if batch == 0 { 0.0 } else { output.min(2.0 * load.mean_remaining_tokens()) };
+        let terms = physics.energy_terms();
+        let prefill_s = physics.prefill_seconds(prompt_tokens.max(1), 0, 0, 0);
+        let prefill = (f64::from(prompt_tokens) * terms.joules_per_prefill_token - idle.0 * prefill_s).max(0.0);
+        prefill + shared_steps * joined + (output - shared_steps) * alone
+    }
+
+    /// Learns from an answered request.
+    pub fn observe(&mut self, now: Timestamp, prediction: &Prediction, observation: &Observation) {
+        let output = observation.output_tokens.map_or(prediction.estimate.output_tokens, f64::from).max(1.0);
+        if let Some(ttft_s) = observation.ttft_s {
+            self.ttft.observe(now, ttft_s, prediction.base_ttft_s);
+            if output > 1.5 {
+                self.tpot.observe(now, (observation.e2e_s - ttft_s) / (output - 1.0), prediction.base_tpot_s);
+            }
+        } else {
+            // In one piece: what is known is the whole, so both parts are corrected alike.
+            let base = prediction.base_ttft_s + (output - 1.0) * prediction.base_tpot_s;
+            self.ttft.observe(now, observation.e2e_s, base);
+            self.tpot.observe(now, observation.e2e_s, base);
+        }
+    }
+
+    /// Learns from a telemetry sample: an engine that lets requests wait is full, and its draw corrects the model's.
+    pub fn observe_sample(&mut self, now: Timestamp, running: u32, waiting: u32, kv_tokens: u64, power: Option<Watts>) {
+        if waiting > 0 && running > 0 && self.declared_slots.is_none() {
+            self.seen_slots = Some(running);
+        }
+        if let (Some(physics), Some(power)) = (&self.physics, power) {
+            let idle = physics.idle_watts().0;
+            let work = StepWork { decode_seqs: running, kv_tokens, ..StepWork::default() };
+            if running > 0 {
+                self.energy.observe(now, power.0 - idle, physics.cost(&work).watts.0 - idle);
+            }
+        }
+    }
+
+    /// The learned factors on time to first token, time per token and energy; 1 where nothing was learned.
+    #[must_use]
+    pub fn factors(&self, now: Timestamp) -> [f64; 3] {
+        [self.ttft.factor(now), self.tpot.factor(now), self.energy.factor(now)]
+    }
+}
+
+#[cfg(test)]
+mod tests;

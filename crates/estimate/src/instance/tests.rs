@@ -1,0 +1,86 @@
+use equipoise_engine::{EngineLimits, EngineShape, gpu, model};
+use equipoise_types::Watts;
+
+use super::*;
+use crate::{LengthPredictor, QualityPredictor};
+
+fn llama_on_h100() -> InstanceEstimator {
+    let shape = EngineShape {
+        gpu: gpu("H100").expect("catalogue"),
+        model: model("Llama-3.1-8B").expect("catalogue"),
+        tensor_parallel: 1,
+        limits: EngineLimits::default(),
+    };
+    InstanceEstimator::new(Some(StepModel::new(&shape).expect("fits")), None)
+}
+
+fn predict(estimator: &InstanceEstimator, now: Timestamp, load: &InstanceLoad) -> Prediction {
+    let length = LengthPredictor::new(Some(200.0)).predict(None);
+    let quality = QualityPredictor::new(Some(0.5)).predict();
+    estimator.predict(now, 500, length, quality, PriceOfTokens::default(), load)
+}
+
+fn busy(in_flight: u32) -> InstanceLoad {
+    InstanceLoad {
+        in_flight,
+        prefilling: 0,
+        pending_prefill_tokens: 0,
+        pending_decode_tokens: u64::from(in_flight) * 100,
+        kv_tokens: u64::from(in_flight) * 600,
+        overdue_s: 0.0,
+    }
+}
+
+#[test]
+fn load_makes_it_later_and_the_marginal_joule_cheaper() {
+    let estimator = llama_on_h100();
+    let idle = predict(&estimator, Timestamp::ZERO, &busy(0)).estimate;
+    let half = predict(&estimator, Timestamp::ZERO, &busy(64)).estimate;
+    let full = predict(&estimator, Timestamp::ZERO, &busy(400)).estimate;
+    assert!(idle.e2e_s < half.e2e_s && half.e2e_s < full.e2e_s, "{idle:?} {half:?} {full:?}");
+    assert!(half.queue_s == 0.0 && full.queue_s > 0.0);
+    assert!(half.energy.0 < idle.energy.0 / 2.0, "joining a batch is cheaper than waking one: {idle:?} {half:?}");
+    assert!(half.energy.0 > 0.0);
+}
+
+#[test]
+fn what_is_observed_corrects_what_is_said() {
+    let mut estimator = InstanceEstimator::new(None, Some(8));
+    for step in 0..20 {
+        let now = Timestamp::from_secs_f64(f64::from(step));
+        let prediction = predict(&estimator, now, &busy(2));
+        let observation = Observation { ttft_s: None, e2e_s: 0.4, output_tokens: Some(200) };
+        estimator.observe(now, &prediction, &observation);
+    }
+    let estimate = predict(&estimator, Timestamp::from_secs_f64(20.0), &busy(2)).estimate;
+    assert!((estimate.e2e_s - 0.4).abs() < 0.02, "{estimate:?}");
+}
+
+#[test]
+fn an_overdue_request_delays_the_next() {
+    let estimator = InstanceEstimator::new(None, None);
+    let calm = predict(&estimator, Timestamp::ZERO, &busy(1)).estimate;
+    let hung = predict(&estimator, Timestamp::ZERO, &InstanceLoad { overdue_s: 9.0, ..busy(1) }).estimate;
+    assert!((hung.ttft_s - calm.ttft_s - 9.0).abs() < 1e-9);
+}
+
+#[test]
+fn slots_are_learned_from_an_engine_that_lets_requests_wait() {
+    let mut estimator = InstanceEstimator::new(None, None);
+    assert_eq!(estimator.slots(), 256);
+    estimator.observe_sample(Timestamp::ZERO, 8, 3, 0, None);
+    assert_eq!(estimator.slots(), 8);
+}
+
+#[test]
+fn measured_power_corrects_the_energy() {
+    let mut estimator = llama_on_h100();
+    let before = predict(&estimator, Timestamp::ZERO, &busy(32)).estimate.energy.0;
+    let work = StepWork { decode_seqs: 32, kv_tokens: 20_000, ..StepWork::default() };
+    let physics = estimator.physics.clone().expect("known");
+    let idle = physics.idle_watts().0;
+    let half = idle + (physics.cost(&work).watts.0 - idle) / 2.0;
+    estimator.observe_sample(Timestamp::ZERO, 32, 0, 20_000, Some(Watts(half)));
+    let after = predict(&estimator, Timestamp::ZERO, &busy(32)).estimate.energy.0;
+    assert!((after / before - 0.5).abs() < 1e-6, "{after} {before}");
+}

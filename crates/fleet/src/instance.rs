@@ -1,0 +1,124 @@
+//! One instance: what is declared, asked for and observed of it.
+
+use std::collections::VecDeque;
+
+use equipoise_estimate::{InstanceEstimator, PriceOfTokens};
+use equipoise_types::{InstanceId, ModelId, Timestamp};
+
+use crate::{EngineSample, Health, InstanceSpec, PeerLoad};
+
+/// How far back in-flight counts are kept, to compare a telemetry sample with what was out when it was taken.
+const HISTORY_S: f64 = 2.0;
+const HISTORY_ENTRIES: usize = 512;
+
+/// An observed value and when it held.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Observed<T> {
+    pub(crate) value: T,
+    pub(crate) at: Timestamp,
+}
+
+/// The dynamic state of one instance.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its index in this process.
+    pub id: InstanceId,
+    /// What is declared.
+    pub spec: InstanceSpec,
+    /// What it serves.
+    pub model: ModelId,
+    /// False after it was removed; its bookings may still run.
+    pub present: bool,
+    /// An operator wants no new work on it.
+    pub draining: bool,
+    /// Relative share of traffic: 1 is normal, 0 none.
+    pub weight: f64,
+    /// Probes and failures.
+    pub health: Health,
+    /// Predicts it, and learns from it.
+    pub estimator: InstanceEstimator,
+    /// Why its physics is not known although model and GPU are declared, if so.
+    pub physics_error: Option<String>,
+    pub(crate) sample: Option<Observed<EngineSample>>,
+    pub(crate) peers: Option<Observed<PeerLoad>>,
+    /// Requests of unknown origin, by the last sample.
+    pub(crate) foreign: u32,
+    in_flight_history: VecDeque<(Timestamp, u32)>,
+}
+
+impl Instance {
+    pub(crate) fn new(id: InstanceId, model: ModelId, spec: InstanceSpec, estimator: InstanceEstimator) -> Self {
+        Self {
+            id,
+            spec,
+            model,
+            present: true,
+            draining: false,
+            weight: 1.0,
+            health: Health::default(),
+            estimator,
+            physics_error: None,
+            sample: None,
+            peers: None,
+            foreign: 0,
+            in_flight_history: VecDeque::from([(Timestamp::ZERO, 0)]),
+        }
+    }
+
+    /// The last telemetry sample and its age in seconds, if there was one.
+    #[must_use]
+    pub fn sample(&self, now: Timestamp) -> Option<(EngineSample, f64)> {
+        self.sample.map(|observed| (observed.value, now.secs_since(observed.at)))
+    }
+
+    /// True where it may get new work at `now`.
+    #[must_use]
+    pub fn is_available(&self, now: Timestamp) -> bool {
+        self.present && !self.draining && self.weight > 0.0 && self.health.is_available(now)
+    }
+
+    /// Price of its model's tokens.
+    #[must_use]
+    pub fn price(&self) -> PriceOfTokens {
+        self.spec.model.price.map_or_else(PriceOfTokens::default, |price| PriceOfTokens {
+            input_usd: price.input_usd_per_mtok / 1e6,
+            output_usd: price.output_usd_per_mtok / 1e6,
+        })
+    }
+
+    /// Notes how many of this router's requests are out, after a change.
+    pub(crate) fn note_in_flight(&mut self, now: Timestamp, in_flight: u32) {
+        while self.in_flight_history.len() >= HISTORY_ENTRIES
+            || self.in_flight_history.get(1).is_some_and(|(at, _)| now.secs_since(*at) > HISTORY_S)
+        {
+            self.in_flight_history.pop_front();
+        }
+        self.in_flight_history.push_back((now, in_flight));
+    }
+
+    /// How many of this router's requests were out at `at`; `None` where that is longer ago than is remembered.
+    fn in_flight_at(&self, at: Timestamp) -> Option<u32> {
+        self.in_flight_history.iter().rev().find(|(since, _)| *since <= at).map(|(_, count)| *count)
+    }
+
+    /// Takes a sample in: health, learned limits and power, and requests that this router did not send.
+    pub(crate) fn observe_sample(&mut self, now: Timestamp, sample: EngineSample) {
+        self.health.probed(sample.healthy);
+        let at = now - std::time::Duration::try_from_secs_f64(sample.age_s).unwrap_or_default();
+        if self.sample.is_some_and(|last| last.at > at) {
+            return;
+        }
+        self.sample = Some(Observed { value: sample, at });
+        if !sample.healthy {
+            return;
+        }
+        let known = self.in_flight_at(at);
+        if let Some(known) = known {
+            let unexplained = (sample.running + sample.waiting).saturating_sub(known);
+            // Halved rather than replaced: a request on its way in or out is counted on one side only for a moment.
+            self.foreign = if unexplained == 0 { 0 } else { (self.foreign + unexplained) / 2 };
+        }
+        let kv_tokens = self.estimator.kv_capacity_tokens().map_or(0, |capacity| (sample.kv_usage * capacity as f64) as u64);
+        self.estimator.observe_sample(now, sample.running, sample.waiting, kv_tokens, sample.power);
+    }
+}

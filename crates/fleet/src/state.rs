@@ -1,0 +1,301 @@
+//! The fleet: all instances and models of one scheduler, and the ledger over them.
+
+use std::collections::BTreeMap;
+
+use equipoise_engine::{EngineLimits, EngineShape, StepModel, gpu, model};
+use equipoise_estimate::{InstanceEstimator, InstanceLoad, LengthPredictor, Observation, Prediction, QualityPredictor};
+use equipoise_types::{InstanceId, ModelId, RequestId, Timestamp};
+use indexmap::IndexMap;
+
+use crate::instance::Observed;
+use crate::{FleetDelta, Instance, InstanceSpec, Ledger, LimitsSpec, Released};
+
+/// Reports of other routers older than this are no longer believed.
+const PEERS_STALE_S: f64 = 3.0;
+
+/// What is known of one served model.
+#[derive(Clone, Debug)]
+pub struct ModelState {
+    /// The name clients ask for.
+    pub name: String,
+    /// Predicts the quality of its answers.
+    pub quality: QualityPredictor,
+    /// Predicts the length of its answers.
+    pub length: LengthPredictor,
+}
+
+/// A delta that does not fit the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FleetError {
+    /// It speaks of an instance that was never declared.
+    #[error("no instance is called `{0}`; declare it before it is observed")]
+    UnknownInstance(String),
+}
+
+/// Model, GPU, parallelism and limits: what the physics of an instance depends on.
+type Tier = (String, String, u32, [Option<u32>; 4]);
+
+/// All state about instances. Owned by the scheduler.
+#[derive(Clone, Debug, Default)]
+pub struct Fleet {
+    instances: Vec<Instance>,
+    by_name: BTreeMap<String, InstanceId>,
+    models: IndexMap<String, ModelState>,
+    ledger: Ledger,
+    // Building a step model costs milliseconds: instances of a tier share it.
+    physics: BTreeMap<Tier, Result<StepModel, String>>,
+    telemetry_stale_s: f64,
+}
+
+impl Fleet {
+    /// An empty fleet; samples older than `telemetry_stale_s` say nothing about load any more.
+    #[must_use]
+    pub fn new(telemetry_stale_s: f64) -> Self {
+        Self { telemetry_stale_s, ..Self::default() }
+    }
+
+    /// Takes one change in.
+    ///
+    /// # Errors
+    /// Where the delta speaks of an instance that was never declared; the fleet is then as it was.
+    pub fn apply(&mut self, now: Timestamp, delta: FleetDelta) -> Result<(), FleetError> {
+        match delta {
+            FleetDelta::Upsert(spec) => self.upsert(spec),
+            FleetDelta::Remove { name } => self.named(&name)?.present = false,
+            FleetDelta::Admin { name, draining, weight } => {
+                let instance = self.named(&name)?;
+                instance.draining = draining;
+                instance.weight = if weight.is_finite() { weight.max(0.0) } else { 1.0 };
+            }
+            FleetDelta::Sample { name, sample } => self.named(&name)?.observe_sample(now, sample),
+            FleetDelta::Peers { name, load } => {
+                let at = now - std::time::Duration::try_from_secs_f64(load.age_s).unwrap_or_default();
+                self.named(&name)?.peers = Some(Observed { value: load, at });
+            }
+        }
+        Ok(())
+    }
+
+    fn named(&mut self, name: &str) -> Result<&mut Instance, FleetError> {
+        let id = self.by_name.get(name).copied();
+        id.and_then(|id| self.instances.get_mut(id.index())).ok_or_else(|| FleetError::UnknownInstance(name.to_owned()))
+    }
+
+    fn upsert(&mut self, spec: InstanceSpec) {
+        let model = self.model_of(&spec);
+        let slots = spec.limits.max_num_seqs;
+        let (physics, physics_error) = match self.physics_of(&spec) {
+            Some(Ok(physics)) => (Some(physics), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, None),
+        };
+        let id = self.by_name.get(&spec.name).copied();
+        let instance = if let Some(known) = id.and_then(|id| self.instances.get_mut(id.index())) {
+            if !known.present {
+                // Back from the dead: what it was told before does not hold; what was learned of it does.
+                known.health = crate::Health::default();
+                known.sample = None;
+                known.foreign = 0;
+            }
+            known.estimator.redeclare(physics, slots);
+            known.present = true;
+            known.model = model;
+            known.spec = spec;
+            known
+        } else {
+            let id = InstanceId(u32::try_from(self.instances.len()).unwrap_or(u32::MAX));
+            self.by_name.insert(spec.name.clone(), id);
+            self.instances.push(Instance::new(id, model, spec, InstanceEstimator::new(physics, slots)));
+            let last = self.instances.len() - 1;
+            &mut self.instances[last]
+        };
+        instance.physics_error = physics_error;
+    }
+
+    fn model_of(&mut self, spec: &InstanceSpec) -> ModelId {
+        let profile = &spec.model;
+        let quality = QualityPredictor::new(profile.quality);
+        let entry = self.models.entry(profile.name.clone());
+        let index = entry.index();
+        let state = entry.or_insert_with(|| ModelState {
+            name: profile.name.clone(),
+            quality,
+            length: LengthPredictor::new(profile.mean_output_tokens),
+        });
+        if profile.quality.is_some() {
+            state.quality = quality;
+        }
+        ModelId(u32::try_from(index).unwrap_or(u32::MAX))
+    }
+
+    /// `None`: nothing is declared. `Some(Err)`: it is, and does not work out.
+    fn physics_of(&mut self, spec: &InstanceSpec) -> Option<Result<StepModel, String>> {
+        let (architecture, gpu_name) = (spec.model.architecture.clone()?, spec.gpu.clone()?);
+        let LimitsSpec { max_num_seqs, max_num_batched_tokens, block_tokens, num_gpu_blocks } = spec.limits;
+        let limits = [max_num_seqs, max_num_batched_tokens, block_tokens, num_gpu_blocks];
+        let tier = (architecture, gpu_name, spec.tensor_parallel, limits);
+        let physics = self.physics.entry(tier).or_insert_with_key(|tier| step_model(tier));
+        Some(physics.clone())
+    }
+
+    /// The instance of an id.
+    #[must_use]
+    pub fn instance(&self, id: InstanceId) -> Option<&Instance> {
+        self.instances.get(id.index())
+    }
+
+    /// The id of a name, also of instances that are gone.
+    #[must_use]
+    pub fn id_of(&self, name: &str) -> Option<InstanceId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// All instances in order of their ids, also those that are gone.
+    pub fn iter(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.iter()
+    }
+
+    /// The model of an id.
+    #[must_use]
+    pub fn model(&self, id: ModelId) -> Option<&ModelState> {
+        self.models.get_index(id.index()).map(|(_, model)| model)
+    }
+
+    /// The id of a model's name.
+    #[must_use]
+    pub fn model_id(&self, name: &str) -> Option<ModelId> {
+        self.models.get_index_of(name).map(|index| ModelId(u32::try_from(index).unwrap_or(u32::MAX)))
+    }
+
+    /// The models that at least one present instance serves, in order of their ids.
+    pub fn served_models(&self) -> impl Iterator<Item = &ModelState> {
+        let served = |id: usize| self.instances.iter().any(|instance| instance.present && instance.model.index() == id);
+        self.models.values().enumerate().filter(move |(id, _)| served(*id)).map(|(_, model)| model)
+    }
+
+    /// The ledger of what this router sent.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Everybody's work on an instance: own bookings, and the larger of what other routers report and what telemetry
+    /// shows beyond the own.
+    #[must_use]
+    pub fn load(&self, now: Timestamp, instance: &Instance) -> InstanceLoad {
+        let mut load = self.ledger.load(now, instance.id);
+        let mean_output = || self.model(instance.model).map_or(0.0, |model| model.length.predict(None).mean);
+        let peers = instance.peers.filter(|peers| now.secs_since(peers.at) <= PEERS_STALE_S).map(|peers| peers.value);
+        let sample = instance.sample.filter(|sample| now.secs_since(sample.at) <= self.telemetry_stale_s);
+        let foreign = if sample.is_some() { instance.foreign } else { 0 };
+        match peers {
+            Some(peers) if peers.in_flight >= foreign => {
+                load.in_flight += peers.in_flight;
+                load.pending_prefill_tokens += peers.pending_prefill_tokens;
+                load.pending_decode_tokens += peers.pending_decode_tokens;
+            }
+            _ if foreign > 0 => {
+                load.in_flight += foreign;
+                load.pending_decode_tokens += (f64::from(foreign) * mean_output() / 2.0) as u64;
+            }
+            _ => {}
+        }
+        if let (Some(sample), Some(capacity)) = (sample, instance.estimator.kv_capacity_tokens())
+            && (foreign > 0 || peers.is_some_and(|peers| peers.in_flight > 0))
+        {
+            // Others' contexts are not in the own ledger: the engine's own count is the better one then.
+            load.kv_tokens = load.kv_tokens.max((sample.value.kv_usage * capacity as f64) as u64);
+        }
+        load
+    }
+
+    /// Lets time pass for what depends on it.
+    pub fn advance(&mut self, now: Timestamp) {
+        self.ledger.advance(now);
+    }
+
+    /// Books a request before it is sent; `false` if it is out already.
+    pub fn book(
+        &mut self,
+        now: Timestamp,
+        request: RequestId,
+        instance: InstanceId,
+        prompt_tokens: u32,
+        silent: bool,
+        prediction: Prediction,
+    ) -> bool {
+        let booked = self.ledger.book(now, request, instance, prompt_tokens, silent, prediction);
+        if booked {
+            self.note_in_flight(now, instance);
+        }
+        booked
+    }
+
+    /// The first token of a booked request came.
+    pub fn first_token(&mut self, now: Timestamp, request: RequestId) {
+        self.ledger.first_token(now, request);
+    }
+
+    /// More tokens of a booked request came.
+    pub fn tokens(&mut self, request: RequestId, count: u32) {
+        self.ledger.tokens(request, count);
+    }
+
+    /// A booked request was answered in full: releases it and learns from it.
+    pub fn finished(&mut self, now: Timestamp, request: RequestId, output_tokens: Option<u32>) -> Option<Released> {
+        let booking = self.release(now, request)?;
+        let output_tokens = output_tokens.or((booking.output_tokens > 0).then_some(booking.output_tokens));
+        let observation = Observation {
+            ttft_s: booking.first_token_at.filter(|_| !booking.silent).map(|at| at.secs_since(booking.dispatched_at)),
+            e2e_s: now.secs_since(booking.dispatched_at),
+            output_tokens,
+        };
+        let instance = &mut self.instances[booking.instance.index()];
+        instance.health.succeeded();
+        instance.estimator.observe(now, &booking.prediction, &observation);
+        if let (Some(tokens), Some((_, model))) = (output_tokens, self.models.get_index_mut(instance.model.index())) {
+            model.length.observe(tokens);
+        }
+        Some(booking)
+    }
+
+    /// A booked request ended without an answer; `blame` the instance where it is at fault.
+    pub fn abandoned(&mut self, now: Timestamp, request: RequestId, blame: bool) -> Option<Released> {
+        let booking = self.release(now, request)?;
+        if blame {
+            self.instances[booking.instance.index()].health.failed(now);
+        }
+        Some(booking)
+    }
+
+    fn release(&mut self, now: Timestamp, request: RequestId) -> Option<Released> {
+        let booking = self.ledger.release(request)?;
+        self.note_in_flight(now, booking.instance);
+        Some(booking)
+    }
+
+    fn note_in_flight(&mut self, now: Timestamp, instance: InstanceId) {
+        let in_flight = self.ledger.load(now, instance).in_flight;
+        if let Some(instance) = self.instances.get_mut(instance.index()) {
+            instance.note_in_flight(now, in_flight);
+        }
+    }
+}
+
+fn step_model((architecture, gpu_name, tensor_parallel, limits): &Tier) -> Result<StepModel, String> {
+    let model = model(architecture).ok_or_else(|| format!("the engine catalogue has no model `{architecture}`"))?;
+    let gpu = gpu(gpu_name).ok_or_else(|| format!("the engine catalogue has no GPU `{gpu_name}`"))?;
+    let default = EngineLimits::default();
+    let limits = EngineLimits {
+        max_num_seqs: limits[0].unwrap_or(default.max_num_seqs),
+        max_num_batched_tokens: limits[1].unwrap_or(default.max_num_batched_tokens),
+        block_tokens: limits[2].unwrap_or(default.block_tokens),
+        num_gpu_blocks: limits[3].or(default.num_gpu_blocks),
+        ..default
+    };
+    let shape = EngineShape { gpu, model, tensor_parallel: *tensor_parallel, limits };
+    StepModel::new(&shape).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

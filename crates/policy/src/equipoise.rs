@@ -1,0 +1,73 @@
+//! Ours: quality, latency, energy and price on absolute scales, one comparable number for each instance.
+//!
+//! `score = wq·Q − wl·T/T_ref − we·E/E_ref − wc·C/C_ref`
+//!
+//! with Q the predicted quality, T the predicted end-to-end time (a request's own SLO takes the place of `T_ref`), E
+//! the predicted marginal energy and C the predicted price. No term looks at another candidate: a tier that drowns
+//! gets worse without bound, and adding or losing a candidate reorders nobody else. That is the difference to the
+//! relative score of RouteBalance (see `routebalance.rs`).
+
+use equipoise_types::RandomStream;
+
+use crate::least_requests::LastChosen;
+use crate::{Candidate, Choice, Policy, References, Request, Weights};
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Equipoise {
+    weights: Weights,
+    references: References,
+    last_chosen: LastChosen,
+}
+
+impl Equipoise {
+    /// With the fleet's weights and scales; both must be valid.
+    #[must_use]
+    pub fn new(weights: Weights, references: References) -> Self {
+        Self { weights, references, last_chosen: LastChosen::default() }
+    }
+
+    /// The score of one candidate for one request: higher is better, no bound on either side.
+    #[must_use]
+    pub fn score(&self, request: &Request, candidate: &Candidate) -> f64 {
+        let weights = request.wishes.weights.unwrap_or(self.weights);
+        let estimate = candidate.estimate();
+        let e2e_reference_s = request.wishes.e2e_slo_s.unwrap_or(self.references.e2e_s);
+        // Half the weight: twice as long, as far as traffic is concerned.
+        let latency = estimate.e2e_s / e2e_reference_s / candidate.weight;
+        weights.quality * estimate.quality
+            - weights.latency * latency
+            - weights.energy * estimate.energy.0 / self.references.joules
+            - weights.cost * estimate.cost_usd / self.references.usd
+    }
+}
+
+impl Policy for Equipoise {
+    fn name(&self) -> &'static str {
+        "equipoise"
+    }
+
+    /// Longest expected answer first: what is long has the least room to be placed later.
+    fn order_key(&self, lengths: &[f64]) -> f64 {
+        lengths.iter().copied().fold(0.0, f64::max)
+    }
+
+    fn binds_late(&self) -> bool {
+        true
+    }
+
+    fn choose(&mut self, request: &Request, candidates: &[Candidate], _random: &mut RandomStream) -> Choice {
+        let index = self.last_chosen.least(candidates, |candidate| -self.score(request, candidate));
+        let best = &candidates[index];
+        if best.is_saturated() {
+            // The prediction holds the wait for a slot there, and it is still the best: wait for it here, where the
+            // request can go to whichever instance is free first.
+            return Choice::Wait;
+        }
+        self.last_chosen.note(best.instance);
+        Choice::Take { index, score: Some(self.score(request, best)) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

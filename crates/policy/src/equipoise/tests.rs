@@ -1,0 +1,117 @@
+use equipoise_estimate::{Estimate, InstanceLoad, Prediction};
+use equipoise_types::{InstanceId, Joules, ModelId, RequestId};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Target, Wishes};
+
+fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_flight: u32) -> Candidate {
+    let estimate = Estimate {
+        quality,
+        output_tokens: 100.0,
+        queue_s: 0.0,
+        ttft_s: 0.1,
+        tpot_s: 0.01,
+        e2e_s,
+        energy: Joules(joules),
+        cost_usd,
+    };
+    Candidate {
+        instance: InstanceId(id),
+        model: ModelId(0),
+        load: InstanceLoad { in_flight, ..InstanceLoad::default() },
+        slots: 8,
+        kv_capacity_tokens: None,
+        weight: 1.0,
+        prediction: Prediction { estimate, base_ttft_s: 0.1, base_tpot_s: 0.01 },
+    }
+}
+
+fn request(weights: Option<Weights>) -> Request {
+    Request {
+        id: RequestId(1),
+        target: Target::Auto,
+        tenant: None,
+        prompt_tokens: 10,
+        max_output_tokens: None,
+        streams: true,
+        wishes: Wishes { weights, ..Wishes::default() },
+    }
+}
+
+fn policy() -> Equipoise {
+    Equipoise::new(Weights::BALANCED, References::default())
+}
+
+fn taken(choice: Choice) -> Option<usize> {
+    match choice {
+        Choice::Take { index, .. } => Some(index),
+        Choice::Wait => None,
+    }
+}
+
+#[test]
+fn each_weight_moves_the_choice() {
+    let candidates = [
+        candidate(0, 0.9, 60.0, 900.0, 9e-4, 0),
+        candidate(1, 0.2, 1.0, 500.0, 9e-4, 0),
+        candidate(2, 0.2, 50.0, 5.0, 9e-4, 0),
+        candidate(3, 0.2, 50.0, 500.0, 1e-5, 0),
+    ];
+    let only = |quality, latency, energy, cost| Some(Weights { quality, latency, energy, cost });
+    let wishes = [only(1.0, 0.0, 0.0, 0.0), only(0.0, 1.0, 0.0, 0.0), only(0.0, 0.0, 1.0, 0.0), only(0.0, 0.0, 0.0, 1.0)];
+    for (expected, weights) in wishes.into_iter().enumerate() {
+        let choice = policy().choose(&request(weights), &candidates, &mut RandomStream::new(0));
+        assert_eq!(taken(choice), Some(expected));
+    }
+}
+
+#[test]
+fn waits_for_a_fast_instance_rather_than_take_a_slow_one() {
+    let fast = candidate(0, 0.5, 0.06, 10.0, 0.0, 8);
+    let slow = candidate(1, 0.5, 0.40, 10.0, 0.0, 0);
+    assert_eq!(policy().choose(&request(None), &[fast, slow], &mut RandomStream::new(0)), Choice::Wait);
+    let drowned = candidate(0, 0.5, 0.60, 10.0, 0.0, 8);
+    assert_eq!(taken(policy().choose(&request(None), &[drowned, slow], &mut RandomStream::new(0))), Some(1));
+}
+
+#[test]
+fn equal_candidates_take_turns() {
+    let candidates = [candidate(0, 0.5, 1.0, 1.0, 0.0, 0), candidate(1, 0.5, 1.0, 1.0, 0.0, 0)];
+    let (mut policy, mut random) = (policy(), RandomStream::new(0));
+    let mut next = || taken(policy.choose(&request(None), &candidates, &mut random));
+    assert_eq!([next(), next(), next()], [Some(0), Some(1), Some(0)]);
+}
+
+prop_compose! {
+    fn any_candidate()(quality in 0.0..1.0, e2e_s in 0.01..100.0, joules in 0.1..5e3, cost in 0.0..1e-2) -> (f64, f64, f64, f64) {
+        (quality, e2e_s, joules, cost)
+    }
+}
+
+proptest! {
+    // The absolute score: whoever is worse in every respect than the one chosen changes nothing by being there.
+    #[test]
+    fn a_dominated_candidate_reorders_nobody(figures in proptest::collection::vec(any_candidate(), 1..12), at in 0_usize..12) {
+        let of = |id: usize, (quality, e2e_s, joules, cost): (f64, f64, f64, f64)| candidate(id as u32, quality, e2e_s, joules, cost, 0);
+        let candidates: Vec<_> = figures.iter().enumerate().map(|(id, &figures)| of(id, figures)).collect();
+        let chosen = taken(policy().choose(&request(None), &candidates, &mut RandomStream::new(0))).expect("none is saturated");
+        let best = figures[chosen];
+        let dominated = of(99, (best.0 * 0.9, best.1 * 1.1 + 1.0, best.2 * 1.1, best.3 * 1.1));
+        let mut more = candidates.clone();
+        let at = at.min(more.len());
+        more.insert(at, dominated);
+        let again = taken(policy().choose(&request(None), &more, &mut RandomStream::new(0))).expect("none is saturated");
+        prop_assert_eq!(more[again].instance, candidates[chosen].instance);
+    }
+
+    // Worse latency never raises a score, without bound: a drowning tier cannot hide.
+    #[test]
+    fn the_score_falls_with_latency_without_bound(figures in any_candidate(), factor in 2.0..1e6_f64) {
+        let (quality, e2e_s, joules, cost) = figures;
+        let before = policy().score(&request(None), &candidate(0, quality, e2e_s, joules, cost, 0));
+        let after = policy().score(&request(None), &candidate(0, quality, e2e_s * factor, joules, cost, 0));
+        let fall = 0.25 * e2e_s * (factor - 1.0) / 30.0;
+        prop_assert!((before - after - fall).abs() <= 1e-9 * (1.0 + fall));
+    }
+}

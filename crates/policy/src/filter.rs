@@ -1,0 +1,149 @@
+//! Hard constraints: what an instance must have before any score is looked at. Each refusal has a reason.
+
+use equipoise_estimate::Estimate;
+use equipoise_fleet::{Fleet, Instance};
+use equipoise_types::Timestamp;
+
+use crate::{Request, Target};
+
+/// Why an instance cannot take a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Constraint {
+    /// It serves another model.
+    Model,
+    /// It was removed.
+    Gone,
+    /// An operator drains it, or gave it no weight.
+    Draining,
+    /// Its probe fails, or its requests do.
+    Unhealthy,
+    /// It was tried for this request already.
+    Tried,
+    /// It lacks a label the request asks for.
+    Label,
+    /// Prompt and answer do not fit its context.
+    Context,
+    /// Its answers are predicted to be worse than asked for.
+    Quality,
+    /// It is predicted to cost more than allowed.
+    Cost,
+    /// It is predicted to be too slow for the SLO even when idle.
+    TooSlow,
+    /// It is predicted to miss the SLO with what it has to do now.
+    BusyForSlo,
+}
+
+impl Constraint {
+    /// True where time alone can mend it.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Unhealthy | Self::Draining | Self::Gone | Self::BusyForSlo)
+    }
+
+    /// In words, for a client.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Model => "serve another model",
+            Self::Gone => "are gone",
+            Self::Draining => "are draining",
+            Self::Unhealthy => "are unhealthy",
+            Self::Tried => "have failed this request",
+            Self::Label => "lack a label it asks for",
+            Self::Context => "have too short a context for it",
+            Self::Quality => "are below its quality floor",
+            Self::Cost => "are above its cost limit",
+            Self::TooSlow => "are too slow for its SLO even when idle",
+            Self::BusyForSlo => "are too busy for its SLO",
+        }
+    }
+}
+
+/// Checks what does not need a prediction.
+///
+/// # Errors
+/// The first constraint that is not met.
+pub fn check(now: Timestamp, fleet: &Fleet, instance: &Instance, request: &Request) -> Result<(), Constraint> {
+    if let Target::Model(name) = &request.target
+        && fleet.model(instance.model).is_none_or(|model| model.name != *name)
+    {
+        return Err(Constraint::Model);
+    }
+    if !instance.present {
+        return Err(Constraint::Gone);
+    }
+    if instance.draining || instance.weight <= 0.0 {
+        return Err(Constraint::Draining);
+    }
+    if !instance.is_available(now) {
+        return Err(Constraint::Unhealthy);
+    }
+    let carries = |(key, value): (&String, &String)| instance.spec.labels.get(key) == Some(value);
+    if !request.wishes.labels.iter().all(carries) {
+        return Err(Constraint::Label);
+    }
+    if let Some(context) = instance.spec.model.context_tokens {
+        // An answer of unknown length needs at least one token.
+        let wanted = u64::from(request.prompt_tokens) + u64::from(request.max_output_tokens.unwrap_or(1).max(1));
+        if wanted > u64::from(context) {
+            return Err(Constraint::Context);
+        }
+    }
+    Ok(())
+}
+
+/// Checks what needs a prediction; `idle` is the same instance without load.
+///
+/// # Errors
+/// The first constraint that is not met.
+pub fn check_prediction(request: &Request, loaded: &Estimate, idle: impl FnOnce() -> Estimate) -> Result<(), Constraint> {
+    let wishes = &request.wishes;
+    if wishes.quality_min.is_some_and(|floor| loaded.quality < floor) {
+        return Err(Constraint::Quality);
+    }
+    if wishes.cost_max_usd.is_some_and(|limit| loaded.cost_usd > limit) {
+        return Err(Constraint::Cost);
+    }
+    let meets = |estimate: &Estimate| {
+        wishes.ttft_slo_s.is_none_or(|slo| estimate.ttft_s <= slo) && wishes.e2e_slo_s.is_none_or(|slo| estimate.e2e_s <= slo)
+    };
+    if !meets(loaded) {
+        return Err(if meets(&idle()) { Constraint::BusyForSlo } else { Constraint::TooSlow });
+    }
+    Ok(())
+}
+
+/// How many instances failed which constraint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdicts(std::collections::BTreeMap<Constraint, u32>);
+
+impl Verdicts {
+    /// Counts one.
+    pub fn note(&mut self, constraint: Constraint) {
+        *self.0.entry(constraint).or_default() += 1;
+    }
+
+    /// True where time alone can mend at least one.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.0.keys().any(|constraint| constraint.may_pass())
+    }
+
+    /// True where at least one instance is only too busy.
+    #[must_use]
+    pub fn any_busy(&self) -> bool {
+        self.0.contains_key(&Constraint::BusyForSlo)
+    }
+
+    /// In words: `2 are draining, 1 are unhealthy`; what serves another model is nobody's concern.
+    #[must_use]
+    pub fn reasons(&self) -> String {
+        let parts: Vec<String> = self
+            .0
+            .iter()
+            .filter(|(constraint, _)| **constraint != Constraint::Model)
+            .map(|(constraint, count)| format!("{count} {}", constraint.reason()))
+            .collect();
+        if parts.is_empty() { "none is registered".to_owned() } else { parts.join(", ") }
+    }
+}

@@ -1,0 +1,57 @@
+//! The instance with the fewest requests in flight, per weight; ties go to the one that was chosen longest ago.
+
+use equipoise_types::{InstanceId, RandomStream};
+use std::collections::BTreeMap;
+
+use crate::{Candidate, Choice, Policy, Request};
+
+/// Remembers when each instance was last chosen, as a count of choices: ties rotate instead of herding.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastChosen {
+    choices: u64,
+    at: BTreeMap<InstanceId, u64>,
+}
+
+impl LastChosen {
+    pub(crate) fn of(&self, instance: InstanceId) -> u64 {
+        self.at.get(&instance).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn note(&mut self, instance: InstanceId) {
+        self.choices += 1;
+        self.at.insert(instance, self.choices);
+    }
+
+    /// The candidate with the least key; ties go to the one chosen longest ago.
+    pub(crate) fn least(&self, candidates: &[Candidate], key: impl Fn(&Candidate) -> f64) -> usize {
+        let order = |candidate: &Candidate| (key(candidate), self.of(candidate.instance));
+        let mut best = 0;
+        let mut best_order = order(&candidates[0]);
+        for (index, candidate) in candidates.iter().enumerate().skip(1) {
+            let this = order(candidate);
+            if this.0.total_cmp(&best_order.0).then(this.1.cmp(&best_order.1)).is_lt() {
+                (best, best_order) = (index, this);
+            }
+        }
+        best
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct LeastRequests {
+    last_chosen: LastChosen,
+}
+
+impl Policy for LeastRequests {
+    fn name(&self) -> &'static str {
+        "least-requests"
+    }
+
+    fn choose(&mut self, _request: &Request, candidates: &[Candidate], _random: &mut RandomStream) -> Choice {
+        let key = |candidate: &Candidate| (f64::from(candidate.load.in_flight) + 1.0) / candidate.weight;
+        let index = self.last_chosen.least(candidates, key);
+        self.last_chosen.note(candidates[index].instance);
+        Choice::Take { index, score: None }
+    }
+}

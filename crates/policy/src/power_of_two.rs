@@ -1,0 +1,28 @@
+//! Two candidates at random, and of these the one with fewer requests in flight per weight (Mitzenmacher 2001).
+
+use equipoise_types::RandomStream;
+
+use crate::{Candidate, Choice, Policy, Request};
+
+/// See the module.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PowerOfTwo;
+
+impl Policy for PowerOfTwo {
+    fn name(&self) -> &'static str {
+        "power-of-two"
+    }
+
+    fn choose(&mut self, _request: &Request, candidates: &[Candidate], random: &mut RandomStream) -> Choice {
+        let first = random.below(candidates.len());
+        // The second among the others, so that the two differ wherever there are two.
+        let second = if candidates.len() > 1 {
+            let other = random.below(candidates.len() - 1);
+            other + usize::from(other >= first)
+        } else {
+            first
+        };
+        let key = |index: usize| (f64::from(candidates[index].load.in_flight) + 1.0) / candidates[index].weight;
+        Choice::Take { index: if key(second) < key(first) { second } else { first }, score: None }
+    }
+}

@@ -1,0 +1,69 @@
+//! A request as the decision sees it: sizes, wishes and limits, never its text.
+
+use std::collections::BTreeMap;
+
+use equipoise_types::{RequestId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// One client request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Numbered by the driver in order of arrival.
+    pub id: RequestId,
+    /// What the client asked for in the `model` field.
+    pub target: Target,
+    /// Who pays; `None`: nobody in particular.
+    pub tenant: Option<String>,
+    /// Prompt length, tokens (estimated from characters where no tokenizer is at hand).
+    pub prompt_tokens: u32,
+    /// Most answer tokens the client allows.
+    pub max_output_tokens: Option<u32>,
+    /// True where tokens come as they are made; else the answer comes in one piece.
+    pub streams: bool,
+    /// What the client wants beyond an answer.
+    pub wishes: Wishes,
+}
+
+/// What the `model` field asks for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Target {
+    /// `auto`: the router picks model and instance together.
+    Auto,
+    /// A concrete model: balance among its instances only.
+    Model(String),
+}
+
+/// Per-request wishes (`x-equipoise-*` headers); what is absent falls back to the fleet's settings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wishes {
+    /// Weights of the score.
+    pub weights: Option<Weights>,
+    /// Least acceptable predicted quality, [0, 1]: a hard constraint.
+    pub quality_min: Option<f64>,
+    /// Time to first token the client wants, seconds: a hard constraint on the prediction.
+    pub ttft_slo_s: Option<f64>,
+    /// End-to-end time the client wants, seconds: a hard constraint on the prediction.
+    pub e2e_slo_s: Option<f64>,
+    /// Most US dollars for this request: a hard constraint on the prediction.
+    pub cost_max_usd: Option<f64>,
+    /// Labels an instance must carry, with these values.
+    pub labels: BTreeMap<String, String>,
+    /// Higher goes first in the queue; 0 is normal.
+    pub priority: i32,
+    /// Refuse rather than dispatch after this time.
+    pub deadline: Option<Timestamp>,
+}
+
+/// How much each force counts in the score of `equipoise` and of RouteBalance. Not negative; any sum.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Weights {
+    /// Of predicted quality.
+    pub quality: f64,
+    /// Of predicted end-to-end latency.
+    pub latency: f64,
+    /// Of predicted marginal energy.
+    pub energy: f64,
+    /// Of predicted price.
+    pub cost: f64,
+}
