@@ -191,16 +191,32 @@ impl InstanceEstimator {
             cost.joules.0 - idle.0 * cost.seconds
         };
         let batch = load.in_flight.min(self.slots() - 1);
-        let beside = StepWork { decode_seqs: batch, kv_tokens: load.kv_tokens, ..StepWork::default() };
+        let beside = StepWork {
+            decode_seqs: batch,
+            kv_tokens: load.kv_tokens,
+            ..StepWork::default()
+        };
         let with_me = StepWork {
             decode_seqs: batch + 1,
             kv_tokens: load.kv_tokens + context as u64,
             ..StepWork::default()
         };
-        let alone = above_idle(StepWork { decode_seqs: 1, kv_tokens: context as u64, ..StepWork::default() });
-        let joined = if batch == 0 { alone } else { (above_idle(with_me) - above_idle(beside)).max(0.0) };
+        let alone = above_idle(StepWork {
+            decode_seqs: 1,
+            kv_tokens: context as u64,
+            ..StepWork::default()
+        });
+        let joined = if batch == 0 {
+            alone
+        } else {
+            (above_idle(with_me) - above_idle(beside)).max(0.0)
+        };
         // The others keep the engine stepping for about twice their mean remaining length; steps after that are mine.
-        let shared_steps = if batch == 0 { 0.0 } else { output.min(2.0 * load.mean_remaining_tokens()) };
+        let shared_steps = if batch == 0 {
+            0.0
+        } else {
+            output.min(2.0 * load.mean_remaining_tokens())
+        };
         let terms = physics.energy_terms();
         let prefill_s = physics.prefill_seconds(prompt_tokens.max(1), 0, 0, 0);
         let prefill = (f64::from(prompt_tokens) * terms.joules_per_prefill_token - idle.0 * prefill_s).max(0.0);
@@ -209,11 +225,18 @@ impl InstanceEstimator {
 
     /// Learns from an answered request.
     pub fn observe(&mut self, now: Timestamp, prediction: &Prediction, observation: &Observation) {
-        let output = observation.output_tokens.map_or(prediction.estimate.output_tokens, f64::from).max(1.0);
+        let output = observation
+            .output_tokens
+            .map_or(prediction.estimate.output_tokens, f64::from)
+            .max(1.0);
         if let Some(ttft_s) = observation.ttft_s {
             self.ttft.observe(now, ttft_s, prediction.base_ttft_s);
             if output > 1.5 {
-                self.tpot.observe(now, (observation.e2e_s - ttft_s) / (output - 1.0), prediction.base_tpot_s);
+                self.tpot.observe(
+                    now,
+                    (observation.e2e_s - ttft_s) / (output - 1.0),
+                    prediction.base_tpot_s,
+                );
             }
         } else {
             // In one piece: what is known is the whole, so both parts are corrected alike.
@@ -230,9 +253,14 @@ impl InstanceEstimator {
         }
         if let (Some(physics), Some(power)) = (&self.physics, power) {
             let idle = physics.idle_watts().0;
-            let work = StepWork { decode_seqs: running, kv_tokens, ..StepWork::default() };
+            let work = StepWork {
+                decode_seqs: running,
+                kv_tokens,
+                ..StepWork::default()
+            };
             if running > 0 {
-                self.energy.observe(now, power.0 - idle, physics.cost(&work).watts.0 - idle);
+                self.energy
+                    .observe(now, power.0 - idle, physics.cost(&work).watts.0 - idle);
             }
         }
     }

@@ -36,7 +36,9 @@ impl LengthPredictor {
     /// Starts from a declared mean, tokens.
     #[must_use]
     pub fn new(declared_mean_tokens: Option<f64>) -> Self {
-        let mean = declared_mean_tokens.filter(|mean| mean.is_finite() && *mean >= 1.0).unwrap_or(DEFAULT_MEAN_TOKENS);
+        let mean = declared_mean_tokens
+            .filter(|mean| mean.is_finite() && *mean >= 1.0)
+            .unwrap_or(DEFAULT_MEAN_TOKENS);
         let mut lengths = LogHistogram::new(MEMORY);
         let scale = PRIOR_MULTIPLES.iter().sum::<f64>() / PRIOR_MULTIPLES.len() as f64;
         for multiple in PRIOR_MULTIPLES {
@@ -66,7 +68,11 @@ impl LengthPredictor {
     pub fn predict(&self, max_output_tokens: Option<u32>) -> LengthEstimate {
         let limit = max_output_tokens.map_or(f64::INFINITY, |max| f64::from(max.max(1)));
         let clamp = |tokens: f64| tokens.clamp(1.0, limit.max(1.0));
-        LengthEstimate { mean: clamp(self.current.mean), p50: clamp(self.current.p50), p90: clamp(self.current.p90) }
+        LengthEstimate {
+            mean: clamp(self.current.mean),
+            p50: clamp(self.current.p50),
+            p90: clamp(self.current.p90),
+        }
     }
 }
 

@@ -29,6 +29,10 @@ impl InstanceLoad {
     /// Mean answer tokens still expected per request; zero when nothing is in flight.
     #[must_use]
     pub fn mean_remaining_tokens(&self) -> f64 {
-        if self.in_flight == 0 { 0.0 } else { self.pending_decode_tokens as f64 / f64::from(self.in_flight) }
+        if self.in_flight == 0 {
+            0.0
+        } else {
+            self.pending_decode_tokens as f64 / f64::from(self.in_flight)
+        }
     }
 }

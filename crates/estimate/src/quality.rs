@@ -24,13 +24,20 @@ impl QualityPredictor {
     /// From the declared mean, [0, 1], if there is one.
     #[must_use]
     pub fn new(declared: Option<f64>) -> Self {
-        Self { declared: declared.filter(|quality| quality.is_finite()).map(|quality| quality.clamp(0.0, 1.0)) }
+        Self {
+            declared: declared
+                .filter(|quality| quality.is_finite())
+                .map(|quality| quality.clamp(0.0, 1.0)),
+        }
     }
 
     /// The same for every prompt.
     #[must_use]
     pub fn predict(&self) -> QualityEstimate {
-        QualityEstimate { mean: self.declared.unwrap_or(UNKNOWN_QUALITY), known: self.declared.is_some() }
+        QualityEstimate {
+            mean: self.declared.unwrap_or(UNKNOWN_QUALITY),
+            known: self.declared.is_some(),
+        }
     }
 }
 
@@ -40,8 +47,17 @@ mod tests {
 
     #[test]
     fn an_undeclared_model_says_so() {
-        assert_eq!(QualityPredictor::new(None).predict(), QualityEstimate { mean: 0.5, known: false });
-        assert_eq!(QualityPredictor::new(Some(1.7)).predict(), QualityEstimate { mean: 1.0, known: true });
+        assert_eq!(
+            QualityPredictor::new(None).predict(),
+            QualityEstimate {
+                mean: 0.5,
+                known: false
+            }
+        );
+        assert_eq!(
+            QualityPredictor::new(Some(1.7)).predict(),
+            QualityEstimate { mean: 1.0, known: true }
+        );
         assert!(!QualityPredictor::new(Some(f64::NAN)).predict().known);
     }
 }

@@ -22,7 +22,10 @@ pub struct Residual {
 
 impl Default for Residual {
     fn default() -> Self {
-        Self { log: Ewma::new(ALPHA), last: Timestamp::ZERO }
+        Self {
+            log: Ewma::new(ALPHA),
+            last: Timestamp::ZERO,
+        }
     }
 }
 

@@ -7,6 +7,10 @@ use crate::InstanceSpec;
 
 /// One change, or one observation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "deltas are few and pass by one at a time; a box would only be in the way"
+)]
 pub enum FleetDelta {
     /// An instance is there, or its declaration changed.
     Upsert(InstanceSpec),

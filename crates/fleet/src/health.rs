@@ -23,7 +23,12 @@ pub struct Health {
 impl Default for Health {
     /// A new instance is trusted until something speaks against it.
     fn default() -> Self {
-        Self { probed_healthy: true, failures_in_a_row: 0, ejections_in_a_row: 0, ejected_until: Timestamp::ZERO }
+        Self {
+            probed_healthy: true,
+            failures_in_a_row: 0,
+            ejections_in_a_row: 0,
+            ejected_until: Timestamp::ZERO,
+        }
     }
 }
 

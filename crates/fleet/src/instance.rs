@@ -68,7 +68,8 @@ impl Instance {
     /// The last telemetry sample and its age in seconds, if there was one.
     #[must_use]
     pub fn sample(&self, now: Timestamp) -> Option<(EngineSample, f64)> {
-        self.sample.map(|observed| (observed.value, now.secs_since(observed.at)))
+        self.sample
+            .map(|observed| (observed.value, now.secs_since(observed.at)))
     }
 
     /// True where it may get new work at `now`.
@@ -80,16 +81,22 @@ impl Instance {
     /// Price of its model's tokens.
     #[must_use]
     pub fn price(&self) -> PriceOfTokens {
-        self.spec.model.price.map_or_else(PriceOfTokens::default, |price| PriceOfTokens {
-            input_usd: price.input_usd_per_mtok / 1e6,
-            output_usd: price.output_usd_per_mtok / 1e6,
-        })
+        self.spec
+            .model
+            .price
+            .map_or_else(PriceOfTokens::default, |price| PriceOfTokens {
+                input_usd: price.input_usd_per_mtok / 1e6,
+                output_usd: price.output_usd_per_mtok / 1e6,
+            })
     }
 
     /// Notes how many of this router's requests are out, after a change.
     pub(crate) fn note_in_flight(&mut self, now: Timestamp, in_flight: u32) {
         while self.in_flight_history.len() >= HISTORY_ENTRIES
-            || self.in_flight_history.get(1).is_some_and(|(at, _)| now.secs_since(*at) > HISTORY_S)
+            || self
+                .in_flight_history
+                .get(1)
+                .is_some_and(|(at, _)| now.secs_since(*at) > HISTORY_S)
         {
             self.in_flight_history.pop_front();
         }
@@ -98,7 +105,11 @@ impl Instance {
 
     /// How many of this router's requests were out at `at`; `None` where that is longer ago than is remembered.
     fn in_flight_at(&self, at: Timestamp) -> Option<u32> {
-        self.in_flight_history.iter().rev().find(|(since, _)| *since <= at).map(|(_, count)| *count)
+        self.in_flight_history
+            .iter()
+            .rev()
+            .find(|(since, _)| *since <= at)
+            .map(|(_, count)| *count)
     }
 
     /// Takes a sample in: health, learned limits and power, and requests that this router did not send.
@@ -116,9 +127,17 @@ impl Instance {
         if let Some(known) = known {
             let unexplained = (sample.running + sample.waiting).saturating_sub(known);
             // Halved rather than replaced: a request on its way in or out is counted on one side only for a moment.
-            self.foreign = if unexplained == 0 { 0 } else { (self.foreign + unexplained) / 2 };
+            self.foreign = if unexplained == 0 {
+                0
+            } else {
+                (self.foreign + unexplained) / 2
+            };
         }
-        let kv_tokens = self.estimator.kv_capacity_tokens().map_or(0, |capacity| (sample.kv_usage * capacity as f64) as u64);
-        self.estimator.observe_sample(now, sample.running, sample.waiting, kv_tokens, sample.power);
+        let kv_tokens = self
+            .estimator
+            .kv_capacity_tokens()
+            .map_or(0, |capacity| (sample.kv_usage * capacity as f64) as u64);
+        self.estimator
+            .observe_sample(now, sample.running, sample.waiting, kv_tokens, sample.power);
     }
 }

@@ -119,7 +119,9 @@ impl Ledger {
 
     /// The first answer token came.
     pub fn first_token(&mut self, now: Timestamp, request: RequestId) {
-        let Some(entry) = self.entries.get_mut(&request) else { return };
+        let Some(entry) = self.entries.get_mut(&request) else {
+            return;
+        };
         if entry.booking.first_token_at.is_some() {
             return;
         }
@@ -133,7 +135,9 @@ impl Ledger {
 
     /// `count` more answer tokens came.
     pub fn tokens(&mut self, request: RequestId, count: u32) {
-        let Some(entry) = self.entries.get_mut(&request) else { return };
+        let Some(entry) = self.entries.get_mut(&request) else {
+            return;
+        };
         entry.booking.output_tokens = entry.booking.output_tokens.saturating_add(count);
         let account = &mut self.accounts[entry.booking.instance.index()];
         produce(entry, account, u64::from(count));
@@ -169,10 +173,12 @@ impl Ledger {
     /// What this router has in flight on an instance, with how overdue the most overdue request is.
     #[must_use]
     pub fn load(&self, now: Timestamp, instance: InstanceId) -> InstanceLoad {
-        self.accounts.get(instance.index()).map_or_else(InstanceLoad::default, |account| InstanceLoad {
-            overdue_s: account.unanswered.first().map_or(0.0, |(due, _)| now.secs_since(*due)),
-            ..account.load
-        })
+        self.accounts
+            .get(instance.index())
+            .map_or_else(InstanceLoad::default, |account| InstanceLoad {
+                overdue_s: account.unanswered.first().map_or(0.0, |(due, _)| now.secs_since(*due)),
+                ..account.load
+            })
     }
 
     /// The booking of a request, if it is out.

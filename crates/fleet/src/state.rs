@@ -51,7 +51,10 @@ impl Fleet {
     /// An empty fleet; samples older than `telemetry_stale_s` say nothing about load any more.
     #[must_use]
     pub fn new(telemetry_stale_s: f64) -> Self {
-        Self { telemetry_stale_s, ..Self::default() }
+        Self {
+            telemetry_stale_s,
+            ..Self::default()
+        }
     }
 
     /// Takes one change in.
@@ -78,7 +81,8 @@ impl Fleet {
 
     fn named(&mut self, name: &str) -> Result<&mut Instance, FleetError> {
         let id = self.by_name.get(name).copied();
-        id.and_then(|id| self.instances.get_mut(id.index())).ok_or_else(|| FleetError::UnknownInstance(name.to_owned()))
+        id.and_then(|id| self.instances.get_mut(id.index()))
+            .ok_or_else(|| FleetError::UnknownInstance(name.to_owned()))
     }
 
     fn upsert(&mut self, spec: InstanceSpec) {
@@ -105,7 +109,8 @@ impl Fleet {
         } else {
             let id = InstanceId(u32::try_from(self.instances.len()).unwrap_or(u32::MAX));
             self.by_name.insert(spec.name.clone(), id);
-            self.instances.push(Instance::new(id, model, spec, InstanceEstimator::new(physics, slots)));
+            self.instances
+                .push(Instance::new(id, model, spec, InstanceEstimator::new(physics, slots)));
             let last = self.instances.len() - 1;
             &mut self.instances[last]
         };
@@ -131,10 +136,15 @@ impl Fleet {
     /// `None`: nothing is declared. `Some(Err)`: it is, and does not work out.
     fn physics_of(&mut self, spec: &InstanceSpec) -> Option<Result<StepModel, String>> {
         let (architecture, gpu_name) = (spec.model.architecture.clone()?, spec.gpu.clone()?);
-        let LimitsSpec { max_num_seqs, max_num_batched_tokens, block_tokens, num_gpu_blocks } = spec.limits;
+        let LimitsSpec {
+            max_num_seqs,
+            max_num_batched_tokens,
+            block_tokens,
+            num_gpu_blocks,
+        } = spec.limits;
         let limits = [max_num_seqs, max_num_batched_tokens, block_tokens, num_gpu_blocks];
         let tier = (architecture, gpu_name, spec.tensor_parallel, limits);
-        let physics = self.physics.entry(tier).or_insert_with_key(|tier| step_model(tier));
+        let physics = self.physics.entry(tier).or_insert_with_key(step_model);
         Some(physics.clone())
     }
 
@@ -164,13 +174,23 @@ impl Fleet {
     /// The id of a model's name.
     #[must_use]
     pub fn model_id(&self, name: &str) -> Option<ModelId> {
-        self.models.get_index_of(name).map(|index| ModelId(u32::try_from(index).unwrap_or(u32::MAX)))
+        self.models
+            .get_index_of(name)
+            .map(|index| ModelId(u32::try_from(index).unwrap_or(u32::MAX)))
     }
 
     /// The models that at least one present instance serves, in order of their ids.
     pub fn served_models(&self) -> impl Iterator<Item = &ModelState> {
-        let served = |id: usize| self.instances.iter().any(|instance| instance.present && instance.model.index() == id);
-        self.models.values().enumerate().filter(move |(id, _)| served(*id)).map(|(_, model)| model)
+        let served = |id: usize| {
+            self.instances
+                .iter()
+                .any(|instance| instance.present && instance.model.index() == id)
+        };
+        self.models
+            .values()
+            .enumerate()
+            .filter(move |(id, _)| served(*id))
+            .map(|(_, model)| model)
     }
 
     /// The ledger of what this router sent.
@@ -184,9 +204,17 @@ impl Fleet {
     #[must_use]
     pub fn load(&self, now: Timestamp, instance: &Instance) -> InstanceLoad {
         let mut load = self.ledger.load(now, instance.id);
-        let mean_output = || self.model(instance.model).map_or(0.0, |model| model.length.predict(None).mean);
-        let peers = instance.peers.filter(|peers| now.secs_since(peers.at) <= PEERS_STALE_S).map(|peers| peers.value);
-        let sample = instance.sample.filter(|sample| now.secs_since(sample.at) <= self.telemetry_stale_s);
+        let mean_output = || {
+            self.model(instance.model)
+                .map_or(0.0, |model| model.length.predict(None).mean)
+        };
+        let peers = instance
+            .peers
+            .filter(|peers| now.secs_since(peers.at) <= PEERS_STALE_S)
+            .map(|peers| peers.value);
+        let sample = instance
+            .sample
+            .filter(|sample| now.secs_since(sample.at) <= self.telemetry_stale_s);
         let foreign = if sample.is_some() { instance.foreign } else { 0 };
         match peers {
             Some(peers) if peers.in_flight >= foreign => {
@@ -224,7 +252,9 @@ impl Fleet {
         silent: bool,
         prediction: Prediction,
     ) -> bool {
-        let booked = self.ledger.book(now, request, instance, prompt_tokens, silent, prediction);
+        let booked = self
+            .ledger
+            .book(now, request, instance, prompt_tokens, silent, prediction);
         if booked {
             self.note_in_flight(now, instance);
         }
@@ -246,7 +276,10 @@ impl Fleet {
         let booking = self.release(now, request)?;
         let output_tokens = output_tokens.or((booking.output_tokens > 0).then_some(booking.output_tokens));
         let observation = Observation {
-            ttft_s: booking.first_token_at.filter(|_| !booking.silent).map(|at| at.secs_since(booking.dispatched_at)),
+            ttft_s: booking
+                .first_token_at
+                .filter(|_| !booking.silent)
+                .map(|at| at.secs_since(booking.dispatched_at)),
             e2e_s: now.secs_since(booking.dispatched_at),
             output_tokens,
         };
@@ -293,7 +326,12 @@ fn step_model((architecture, gpu_name, tensor_parallel, limits): &Tier) -> Resul
         num_gpu_blocks: limits[3].or(default.num_gpu_blocks),
         ..default
     };
-    let shape = EngineShape { gpu, model, tensor_parallel: *tensor_parallel, limits };
+    let shape = EngineShape {
+        gpu,
+        model,
+        tensor_parallel: *tensor_parallel,
+        limits,
+    };
     StepModel::new(&shape).map_err(|error| error.to_string())
 }
 

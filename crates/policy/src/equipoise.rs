@@ -24,7 +24,11 @@ impl Equipoise {
     /// With the fleet's weights and scales; both must be valid.
     #[must_use]
     pub fn new(weights: Weights, references: References) -> Self {
-        Self { weights, references, last_chosen: LastChosen::default() }
+        Self {
+            weights,
+            references,
+            last_chosen: LastChosen::default(),
+        }
     }
 
     /// The score of one candidate for one request: higher is better, no bound on either side.
@@ -57,7 +61,9 @@ impl Policy for Equipoise {
     }
 
     fn choose(&mut self, request: &Request, candidates: &[Candidate], _random: &mut RandomStream) -> Choice {
-        let index = self.last_chosen.least(candidates, |candidate| -self.score(request, candidate));
+        let index = self
+            .last_chosen
+            .least(candidates, |candidate| -self.score(request, candidate));
         let best = &candidates[index];
         if best.is_saturated() {
             // The prediction holds the wait for a slot there, and it is still the best: wait for it here, where the
@@ -65,7 +71,10 @@ impl Policy for Equipoise {
             return Choice::Wait;
         }
         self.last_chosen.note(best.instance);
-        Choice::Take { index, score: Some(self.score(request, best)) }
+        Choice::Take {
+            index,
+            score: Some(self.score(request, best)),
+        }
     }
 }
 

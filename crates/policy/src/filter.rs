@@ -15,8 +15,10 @@ pub enum Constraint {
     Gone,
     /// An operator drains it, or gave it no weight.
     Draining,
-    /// Its probe fails, or its requests do.
+    /// Its probe fails.
     Unhealthy,
+    /// Requests sent there failed in a row; it comes back by itself within seconds.
+    Ejected,
     /// It was tried for this request already.
     Tried,
     /// It lacks a label the request asks for.
@@ -34,10 +36,16 @@ pub enum Constraint {
 }
 
 impl Constraint {
-    /// True where time alone can mend it.
+    /// True where time alone mends it soon: waiting at the router makes sense.
     #[must_use]
-    pub fn may_pass(self) -> bool {
-        matches!(self, Self::Unhealthy | Self::Draining | Self::Gone | Self::BusyForSlo)
+    pub fn passes_soon(self) -> bool {
+        matches!(self, Self::Ejected | Self::BusyForSlo)
+    }
+
+    /// True where the fleet is at fault, not the request.
+    #[must_use]
+    pub fn is_outage(self) -> bool {
+        matches!(self, Self::Gone | Self::Draining | Self::Unhealthy | Self::Ejected)
     }
 
     /// In words, for a client.
@@ -48,6 +56,7 @@ impl Constraint {
             Self::Gone => "are gone",
             Self::Draining => "are draining",
             Self::Unhealthy => "are unhealthy",
+            Self::Ejected => "have failed several requests in a row",
             Self::Tried => "have failed this request",
             Self::Label => "lack a label it asks for",
             Self::Context => "have too short a context for it",
@@ -76,7 +85,12 @@ pub fn check(now: Timestamp, fleet: &Fleet, instance: &Instance, request: &Reque
         return Err(Constraint::Draining);
     }
     if !instance.is_available(now) {
-        return Err(Constraint::Unhealthy);
+        let ejected = instance.health.ejected_until(now).is_some();
+        return Err(if ejected {
+            Constraint::Ejected
+        } else {
+            Constraint::Unhealthy
+        });
     }
     let carries = |(key, value): (&String, &String)| instance.spec.labels.get(key) == Some(value);
     if !request.wishes.labels.iter().all(carries) {
@@ -96,7 +110,11 @@ pub fn check(now: Timestamp, fleet: &Fleet, instance: &Instance, request: &Reque
 ///
 /// # Errors
 /// The first constraint that is not met.
-pub fn check_prediction(request: &Request, loaded: &Estimate, idle: impl FnOnce() -> Estimate) -> Result<(), Constraint> {
+pub fn check_prediction(
+    request: &Request,
+    loaded: &Estimate,
+    idle: impl FnOnce() -> Estimate,
+) -> Result<(), Constraint> {
     let wishes = &request.wishes;
     if wishes.quality_min.is_some_and(|floor| loaded.quality < floor) {
         return Err(Constraint::Quality);
@@ -105,10 +123,15 @@ pub fn check_prediction(request: &Request, loaded: &Estimate, idle: impl FnOnce(
         return Err(Constraint::Cost);
     }
     let meets = |estimate: &Estimate| {
-        wishes.ttft_slo_s.is_none_or(|slo| estimate.ttft_s <= slo) && wishes.e2e_slo_s.is_none_or(|slo| estimate.e2e_s <= slo)
+        wishes.ttft_slo_s.is_none_or(|slo| estimate.ttft_s <= slo)
+            && wishes.e2e_slo_s.is_none_or(|slo| estimate.e2e_s <= slo)
     };
     if !meets(loaded) {
-        return Err(if meets(&idle()) { Constraint::BusyForSlo } else { Constraint::TooSlow });
+        return Err(if meets(&idle()) {
+            Constraint::BusyForSlo
+        } else {
+            Constraint::TooSlow
+        });
     }
     Ok(())
 }
@@ -123,16 +146,22 @@ impl Verdicts {
         *self.0.entry(constraint).or_default() += 1;
     }
 
-    /// True where time alone can mend at least one.
+    /// True where waiting may mend at least one.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
-        self.0.keys().any(|constraint| constraint.may_pass())
+    pub fn passes_soon(&self) -> bool {
+        self.0.keys().any(|constraint| constraint.passes_soon())
     }
 
-    /// True where at least one instance is only too busy.
+    /// True where at least one instance would take the request if the fleet were well.
     #[must_use]
-    pub fn any_busy(&self) -> bool {
-        self.0.contains_key(&Constraint::BusyForSlo)
+    pub fn is_outage(&self) -> bool {
+        self.0.keys().any(|constraint| constraint.is_outage())
+    }
+
+    /// True where at least one instance has failed this very request.
+    #[must_use]
+    pub fn any_tried(&self) -> bool {
+        self.0.contains_key(&Constraint::Tried)
     }
 
     /// In words: `2 are draining, 1 are unhealthy`; what serves another model is nobody's concern.
@@ -144,6 +173,10 @@ impl Verdicts {
             .filter(|(constraint, _)| **constraint != Constraint::Model)
             .map(|(constraint, count)| format!("{count} {}", constraint.reason()))
             .collect();
-        if parts.is_empty() { "none is registered".to_owned() } else { parts.join(", ") }
+        if parts.is_empty() {
+            "none is registered".to_owned()
+        } else {
+            parts.join(", ")
+        }
     }
 }

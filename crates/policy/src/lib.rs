@@ -29,7 +29,7 @@ pub use random::Random;
 pub use request::{Request, Target, Weights, Wishes};
 pub use round_robin::RoundRobin;
 pub use routebalance::{QualityNorm, RouteBalance, RouteBalanceSettings};
-pub use settings::{References, SettingsError, PolicySettings};
+pub use settings::{PolicySettings, References, SettingsError};
 
 /// One instance that could take the request: what it is busy with and what is predicted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,7 +89,10 @@ pub struct Batching {
 
 impl Batching {
     /// Whatever has arrived, without waiting for more.
-    pub const AT_ONCE: Self = Self { max_requests: usize::MAX, window_s: 0.0 };
+    pub const AT_ONCE: Self = Self {
+        max_requests: usize::MAX,
+        window_s: 0.0,
+    };
 }
 
 /// A rule that picks one instance. One trait for ours and for every baseline.
@@ -127,7 +130,15 @@ pub trait Policy: fmt::Debug + Send {
 /// Every policy's name, baselines first.
 #[must_use]
 pub fn names() -> &'static [&'static str] {
-    &["round-robin", "random", "least-requests", "power-of-two", "least-kv", "routebalance", "equipoise"]
+    &[
+        "round-robin",
+        "random",
+        "least-requests",
+        "power-of-two",
+        "least-kv",
+        "routebalance",
+        "equipoise",
+    ]
 }
 
 /// The policy of a name.
@@ -144,6 +155,11 @@ pub fn by_name(name: &str, settings: &PolicySettings) -> Result<Box<dyn Policy>,
         "least-kv" => Box::new(LeastKv::default()),
         "routebalance" => Box::new(RouteBalance::new(settings.routebalance)),
         "equipoise" => Box::new(Equipoise::new(settings.weights, settings.references)),
-        _ => return Err(SettingsError::UnknownPolicy { name: name.to_owned(), known: names().join(", ") }),
+        _ => {
+            return Err(SettingsError::UnknownPolicy {
+                name: name.to_owned(),
+                known: names().join(", "),
+            });
+        }
     })
 }

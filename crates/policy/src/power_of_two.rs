@@ -23,6 +23,9 @@ impl Policy for PowerOfTwo {
             first
         };
         let key = |index: usize| (f64::from(candidates[index].load.in_flight) + 1.0) / candidates[index].weight;
-        Choice::Take { index: if key(second) < key(first) { second } else { first }, score: None }
+        Choice::Take {
+            index: if key(second) < key(first) { second } else { first },
+            score: None,
+        }
     }
 }

@@ -14,7 +14,10 @@ impl Policy for Random {
     }
 
     fn choose(&mut self, _request: &Request, candidates: &[Candidate], random: &mut RandomStream) -> Choice {
-        Choice::Take { index: draw(candidates, random), score: None }
+        Choice::Take {
+            index: draw(candidates, random),
+            score: None,
+        }
     }
 }
 

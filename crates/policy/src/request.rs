@@ -54,6 +54,19 @@ pub struct Wishes {
     pub deadline: Option<Timestamp>,
 }
 
+impl Wishes {
+    /// True without hard wishes: such a request keeps its place in line. One with an SLO, a floor or a label of its own
+    /// may have no use for the room that those before it wait for, so it neither blocks nor is blocked.
+    #[must_use]
+    pub fn are_plain(&self) -> bool {
+        self.quality_min.is_none()
+            && self.ttft_slo_s.is_none()
+            && self.e2e_slo_s.is_none()
+            && self.cost_max_usd.is_none()
+            && self.labels.is_empty()
+    }
+}
+
 /// How much each force counts in the score of `equipoise` and of RouteBalance. Not negative; any sum.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -31,6 +31,9 @@ impl Policy for RoundRobin {
         if let Some(credit) = self.credit.get_mut(&candidates[best.0].instance) {
             *credit -= turn;
         }
-        Choice::Take { index: best.0, score: None }
+        Choice::Take {
+            index: best.0,
+            score: None,
+        }
     }
 }

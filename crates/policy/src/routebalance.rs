@@ -46,7 +46,12 @@ impl Default for RouteBalanceSettings {
     /// The Balance preset with min-max quality.
     fn default() -> Self {
         Self {
-            weights: Weights { quality: 0.33, latency: 0.33, energy: 0.0, cost: 0.33 },
+            weights: Weights {
+                quality: 0.33,
+                latency: 0.33,
+                energy: 0.0,
+                cost: 0.33,
+            },
             quality_norm: QualityNorm::MinMax,
             adaptive_batching: true,
         }
@@ -77,8 +82,14 @@ impl RouteBalance {
     #[must_use]
     pub fn new(settings: RouteBalanceSettings) -> Self {
         // The shipped configuration's first batch; afterwards the table below decides.
-        let batching =
-            if settings.adaptive_batching { Batching { max_requests: 8, window_s: 0.1 } } else { Batching::AT_ONCE };
+        let batching = if settings.adaptive_batching {
+            Batching {
+                max_requests: 8,
+                window_s: 0.1,
+            }
+        } else {
+            Batching::AT_ONCE
+        };
         Self {
             settings,
             snapshots: BTreeMap::new(),
@@ -115,7 +126,15 @@ impl Policy for RouteBalance {
             let running = load.in_flight.min(slots);
             let waiting = load.in_flight - running;
             with_waiting += usize::from(waiting > 0);
-            self.snapshots.insert(id, Snapshot { running, waiting, pending_decode: load.pending_decode_tokens, slots });
+            self.snapshots.insert(
+                id,
+                Snapshot {
+                    running,
+                    waiting,
+                    pending_decode: load.pending_decode_tokens,
+                    slots,
+                },
+            );
         }
         if self.settings.adaptive_batching && !instances.is_empty() {
             let share = with_waiting as f64 / instances.len() as f64;
@@ -134,7 +153,10 @@ impl Policy for RouteBalance {
 
     fn choose(&mut self, _request: &Request, candidates: &[Candidate], _random: &mut RandomStream) -> Choice {
         let snapshot = |candidate: &Candidate| {
-            let unknown = Snapshot { slots: candidate.slots, ..Snapshot::default() };
+            let unknown = Snapshot {
+                slots: candidate.slots,
+                ..Snapshot::default()
+            };
             self.snapshots.get(&candidate.instance).copied().unwrap_or(unknown)
         };
         let latency = |candidate: &Candidate| {
@@ -171,18 +193,28 @@ impl Policy for RouteBalance {
         let mut best_order = order(&candidates[0]);
         for (index, candidate) in candidates.iter().enumerate().skip(1) {
             let this = order(candidate);
-            let better = this.0.total_cmp(&best_order.0).reverse().then((this.1, this.2).cmp(&(best_order.1, best_order.2)));
+            let better = this
+                .0
+                .total_cmp(&best_order.0)
+                .reverse()
+                .then((this.1, this.2).cmp(&(best_order.1, best_order.2)));
             if better.is_lt() {
                 (best, best_order) = (index, this);
             }
         }
         let chosen = candidates[best].instance;
-        let entry = self.snapshots.entry(chosen).or_insert(Snapshot { slots: candidates[best].slots, ..Snapshot::default() });
+        let entry = self.snapshots.entry(chosen).or_insert(Snapshot {
+            slots: candidates[best].slots,
+            ..Snapshot::default()
+        });
         entry.waiting += 1;
         entry.pending_decode += longest.floor() as u64;
         self.assignments += 1;
         self.last_assigned.insert(chosen, self.assignments);
-        Choice::Take { index: best, score: Some(best_order.0) }
+        Choice::Take {
+            index: best,
+            score: Some(best_order.0),
+        }
     }
 }
 

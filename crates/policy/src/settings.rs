@@ -31,16 +31,30 @@ pub struct References {
 impl Default for References {
     /// A conversation answer of a mid-size model, ten times over: 30 s, 1 kJ, a tenth of a cent.
     fn default() -> Self {
-        Self { e2e_s: 30.0, joules: 1000.0, usd: 1e-3 }
+        Self {
+            e2e_s: 30.0,
+            joules: 1000.0,
+            usd: 1e-3,
+        }
     }
 }
 
 impl Weights {
     /// The `balanced` preset: all forces alike.
-    pub const BALANCED: Self = Self { quality: 0.25, latency: 0.25, energy: 0.25, cost: 0.25 };
+    pub const BALANCED: Self = Self {
+        quality: 0.25,
+        latency: 0.25,
+        energy: 0.25,
+        cost: 0.25,
+    };
 
     fn validate(self) -> Result<(), SettingsError> {
-        let parts = [("quality", self.quality), ("latency", self.latency), ("energy", self.energy), ("cost", self.cost)];
+        let parts = [
+            ("quality", self.quality),
+            ("latency", self.latency),
+            ("energy", self.energy),
+            ("cost", self.cost),
+        ];
         for (name, value) in parts {
             if !value.is_finite() || value < 0.0 {
                 return Err(SettingsError::Weight { name, value });
@@ -116,13 +130,33 @@ mod tests {
         let mut settings = PolicySettings::default();
         assert_eq!(settings.validate(), Ok(()));
         settings.weights.energy = -1.0;
-        assert_eq!(settings.validate(), Err(SettingsError::Weight { name: "energy", value: -1.0 }));
-        let settings =
-            PolicySettings { references: References { usd: 0.0, ..References::default() }, ..PolicySettings::default() };
-        assert_eq!(settings.validate(), Err(SettingsError::Reference { name: "usd", value: 0.0 }));
+        assert_eq!(
+            settings.validate(),
+            Err(SettingsError::Weight {
+                name: "energy",
+                value: -1.0
+            })
+        );
+        let settings = PolicySettings {
+            references: References {
+                usd: 0.0,
+                ..References::default()
+            },
+            ..PolicySettings::default()
+        };
+        assert_eq!(
+            settings.validate(),
+            Err(SettingsError::Reference {
+                name: "usd",
+                value: 0.0
+            })
+        );
         assert!(crate::by_name("magic", &PolicySettings::default()).is_err());
         for name in crate::names() {
-            assert_eq!(crate::by_name(name, &PolicySettings::default()).expect("known").name(), *name);
+            assert_eq!(
+                crate::by_name(name, &PolicySettings::default()).expect("known").name(),
+                *name
+            );
         }
     }
 }

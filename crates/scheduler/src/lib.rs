@@ -1,1 +1,17 @@
 //! The state machine: admission, queueing, dispatch, retry, drain.
+//!
+//! [`Scheduler::on_event`] takes what happened and when, and answers with what to do; [`Scheduler::next_wakeup`] says
+//! when it wants to be called again. It owns the fleet's state, holds no clock, no lock and no task, and draws from one
+//! seeded stream: the same events give the same actions, live, replayed and simulated. Does not belong here: carrying
+//! actions out, and scores.
+
+mod config;
+mod event;
+mod placement;
+mod queue;
+mod scheduler;
+
+pub use config::SchedulerConfig;
+pub use equipoise_policy::{Request, Target, Weights, Wishes};
+pub use event::{Action, Dispatch, Event, Failure, Refusal, TokenUsage};
+pub use scheduler::Scheduler;

@@ -16,7 +16,10 @@ impl RandomStream {
     /// The stream of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, generator: Pcg64::seed_from_u64(seed) }
+        Self {
+            seed,
+            generator: Pcg64::seed_from_u64(seed),
+        }
     }
 
     /// The child stream called `name`: depends on the seed and the name, not on what was drawn.
@@ -37,7 +40,11 @@ impl RandomStream {
 
     /// Uniform in 0..bound; zero if the bound is zero.
     pub fn below(&mut self, bound: usize) -> usize {
-        if bound == 0 { 0 } else { self.generator.random_range(0..bound) }
+        if bound == 0 {
+            0
+        } else {
+            self.generator.random_range(0..bound)
+        }
     }
 
     /// Exponential with the given mean: the time between two arrivals of a Poisson process.

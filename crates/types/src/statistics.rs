@@ -16,7 +16,11 @@ impl Ewma {
     /// An average without a value yet; `alpha` in (0, 1].
     #[must_use]
     pub fn new(alpha: f64) -> Self {
-        Self { alpha, value: 0.0, count: 0 }
+        Self {
+            alpha,
+            value: 0.0,
+            count: 0,
+        }
     }
 
     /// Takes one more value in; what is not finite is left out.
@@ -58,7 +62,12 @@ impl LogHistogram {
     /// A distribution that remembers about `memory` observations.
     #[must_use]
     pub fn new(memory: f64) -> Self {
-        Self { weights: vec![0.0; BUCKETS], total: 0.0, sum: 0.0, memory: memory.max(1.0) }
+        Self {
+            weights: vec![0.0; BUCKETS],
+            total: 0.0,
+            sum: 0.0,
+            memory: memory.max(1.0),
+        }
     }
 
     fn bucket(value: f64) -> usize {

@@ -81,7 +81,13 @@ impl Sub for Joules {
 /// Returns `None` when no weight is usable: then the caller must keep the amount under another name.
 #[must_use]
 pub fn apportion(total: MilliJoules, weights: &[f64]) -> Option<Vec<MilliJoules>> {
-    let usable = |weight: f64| if weight.is_finite() && weight > 0.0 { weight } else { 0.0 };
+    let usable = |weight: f64| {
+        if weight.is_finite() && weight > 0.0 {
+            weight
+        } else {
+            0.0
+        }
+    };
     let largest = weights.iter().copied().map(usable).fold(0.0, f64::max);
     if largest <= 0.0 {
         return None;

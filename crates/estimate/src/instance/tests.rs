@@ -37,9 +37,15 @@ fn load_makes_it_later_and_the_marginal_joule_cheaper() {
     let idle = predict(&estimator, Timestamp::ZERO, &busy(0)).estimate;
     let half = predict(&estimator, Timestamp::ZERO, &busy(64)).estimate;
     let full = predict(&estimator, Timestamp::ZERO, &busy(400)).estimate;
-    assert!(idle.e2e_s < half.e2e_s && half.e2e_s < full.e2e_s, "{idle:?} {half:?} {full:?}");
+    assert!(
+        idle.e2e_s < half.e2e_s && half.e2e_s < full.e2e_s,
+        "{idle:?} {half:?} {full:?}"
+    );
     assert!(half.queue_s == 0.0 && full.queue_s > 0.0);
-    assert!(half.energy.0 < idle.energy.0 / 2.0, "joining a batch is cheaper than waking one: {idle:?} {half:?}");
+    assert!(
+        half.energy.0 < idle.energy.0 / 2.0,
+        "joining a batch is cheaper than waking one: {idle:?} {half:?}"
+    );
     assert!(half.energy.0 > 0.0);
 }
 
@@ -49,7 +55,11 @@ fn what_is_observed_corrects_what_is_said() {
     for step in 0..20 {
         let now = Timestamp::from_secs_f64(f64::from(step));
         let prediction = predict(&estimator, now, &busy(2));
-        let observation = Observation { ttft_s: None, e2e_s: 0.4, output_tokens: Some(200) };
+        let observation = Observation {
+            ttft_s: None,
+            e2e_s: 0.4,
+            output_tokens: Some(200),
+        };
         estimator.observe(now, &prediction, &observation);
     }
     let estimate = predict(&estimator, Timestamp::from_secs_f64(20.0), &busy(2)).estimate;
@@ -60,7 +70,15 @@ fn what_is_observed_corrects_what_is_said() {
 fn an_overdue_request_delays_the_next() {
     let estimator = InstanceEstimator::new(None, None);
     let calm = predict(&estimator, Timestamp::ZERO, &busy(1)).estimate;
-    let hung = predict(&estimator, Timestamp::ZERO, &InstanceLoad { overdue_s: 9.0, ..busy(1) }).estimate;
+    let hung = predict(
+        &estimator,
+        Timestamp::ZERO,
+        &InstanceLoad {
+            overdue_s: 9.0,
+            ..busy(1)
+        },
+    )
+    .estimate;
     assert!((hung.ttft_s - calm.ttft_s - 9.0).abs() < 1e-9);
 }
 
@@ -76,7 +94,11 @@ fn slots_are_learned_from_an_engine_that_lets_requests_wait() {
 fn measured_power_corrects_the_energy() {
     let mut estimator = llama_on_h100();
     let before = predict(&estimator, Timestamp::ZERO, &busy(32)).estimate.energy.0;
-    let work = StepWork { decode_seqs: 32, kv_tokens: 20_000, ..StepWork::default() };
+    let work = StepWork {
+        decode_seqs: 32,
+        kv_tokens: 20_000,
+        ..StepWork::default()
+    };
     let physics = estimator.physics.clone().expect("known");
     let idle = physics.idle_watts().0;
     let half = idle + (physics.cost(&work).watts.0 - idle) / 2.0;

@@ -15,7 +15,11 @@ fn prediction(output_tokens: f64) -> Prediction {
         energy: Joules(10.0),
         cost_usd: 0.0,
     };
-    Prediction { estimate, base_ttft_s: 0.1, base_tpot_s: 0.01 }
+    Prediction {
+        estimate,
+        base_ttft_s: 0.1,
+        base_tpot_s: 0.01,
+    }
 }
 
 #[test]
@@ -25,12 +29,28 @@ fn follows_a_request_through_its_life() {
     assert!(ledger.book(Timestamp::ZERO, request, instance, 100, false, prediction(50.0)));
     assert!(!ledger.book(Timestamp::ZERO, request, InstanceId(0), 100, false, prediction(50.0)));
     let load = ledger.load(Timestamp::from_secs_f64(0.6), instance);
-    assert_eq!((load.in_flight, load.prefilling, load.pending_prefill_tokens, load.pending_decode_tokens), (1, 1, 100, 50));
+    assert_eq!(
+        (
+            load.in_flight,
+            load.prefilling,
+            load.pending_prefill_tokens,
+            load.pending_decode_tokens
+        ),
+        (1, 1, 100, 50)
+    );
     assert!((load.overdue_s - 0.5).abs() < 1e-9);
     ledger.first_token(Timestamp(5), request);
     ledger.tokens(request, 9);
     let load = ledger.load(Timestamp::MAX, instance);
-    assert_eq!((load.prefilling, load.pending_prefill_tokens, load.pending_decode_tokens, load.kv_tokens), (0, 0, 40, 110));
+    assert_eq!(
+        (
+            load.prefilling,
+            load.pending_prefill_tokens,
+            load.pending_decode_tokens,
+            load.kv_tokens
+        ),
+        (0, 0, 40, 110)
+    );
     assert_eq!(load.overdue_s, 0.0);
     assert_eq!(ledger.release(request).map(|booking| booking.output_tokens), Some(10));
     assert_eq!(ledger.release(request), None);
@@ -40,7 +60,14 @@ fn follows_a_request_through_its_life() {
 #[test]
 fn a_silent_request_is_taken_to_decode_when_predicted() {
     let mut ledger = Ledger::default();
-    ledger.book(Timestamp::ZERO, RequestId(1), InstanceId(0), 100, true, prediction(50.0));
+    ledger.book(
+        Timestamp::ZERO,
+        RequestId(1),
+        InstanceId(0),
+        100,
+        true,
+        prediction(50.0),
+    );
     ledger.advance(Timestamp::from_secs_f64(0.05));
     assert_eq!(ledger.load(Timestamp::ZERO, InstanceId(0)).prefilling, 1);
     ledger.advance(Timestamp::from_secs_f64(0.2));

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use equipoise_estimate::{PriceOfTokens, Prediction};
+use equipoise_estimate::{Prediction, PriceOfTokens};
 
 use super::*;
 use crate::{EngineSample, ModelProfile, PeerLoad};
@@ -22,7 +22,14 @@ fn spec(name: &str, model: &str) -> InstanceSpec {
 }
 
 fn sample(running: u32, waiting: u32, age_s: f64) -> EngineSample {
-    EngineSample { healthy: true, running, waiting, kv_usage: 0.0, power: None, age_s }
+    EngineSample {
+        healthy: true,
+        running,
+        waiting,
+        kv_usage: 0.0,
+        power: None,
+        age_s,
+    }
 }
 
 fn prediction(fleet: &Fleet, id: InstanceId) -> Prediction {
@@ -42,7 +49,9 @@ fn prediction(fleet: &Fleet, id: InstanceId) -> Prediction {
 fn fleet_of_two() -> Fleet {
     let mut fleet = Fleet::new(5.0);
     for name in ["a", "b"] {
-        fleet.apply(Timestamp::ZERO, FleetDelta::Upsert(spec(name, "m"))).expect("applies");
+        fleet
+            .apply(Timestamp::ZERO, FleetDelta::Upsert(spec(name, "m")))
+            .expect("applies");
     }
     fleet
 }
@@ -52,9 +61,22 @@ fn an_instance_that_comes_back_keeps_its_id_and_is_trusted_again() {
     let mut fleet = fleet_of_two();
     let id = fleet.id_of("a").expect("declared");
     let now = Timestamp::from_secs_f64(1.0);
-    fleet.apply(now, FleetDelta::Sample { name: "a".into(), sample: EngineSample { healthy: false, ..sample(0, 0, 0.0) } }).expect("applies");
+    fleet
+        .apply(
+            now,
+            FleetDelta::Sample {
+                name: "a".into(),
+                sample: EngineSample {
+                    healthy: false,
+                    ..sample(0, 0, 0.0)
+                },
+            },
+        )
+        .expect("applies");
     assert!(!fleet.instance(id).expect("there").is_available(now));
-    fleet.apply(now, FleetDelta::Remove { name: "a".into() }).expect("applies");
+    fleet
+        .apply(now, FleetDelta::Remove { name: "a".into() })
+        .expect("applies");
     assert!(!fleet.instance(id).expect("there").present);
     fleet.apply(now, FleetDelta::Upsert(spec("a", "m"))).expect("applies");
     assert_eq!(fleet.id_of("a"), Some(id));
@@ -79,11 +101,27 @@ fn telemetry_shows_what_others_sent_and_own_requests_are_not_counted_twice() {
     }
     // Sampled before the four were sent: none of them is in it, one stranger is.
     let later = now + Duration::from_millis(50);
-    fleet.apply(later, FleetDelta::Sample { name: "a".into(), sample: sample(2, 0, 0.1) }).expect("applies");
+    fleet
+        .apply(
+            later,
+            FleetDelta::Sample {
+                name: "a".into(),
+                sample: sample(2, 0, 0.1),
+            },
+        )
+        .expect("applies");
     assert_eq!(fleet.load(later, fleet.instance(id).expect("there")).in_flight, 5);
     // Sampled after: all four, and no stranger.
     let later = now + Duration::from_millis(300);
-    fleet.apply(later, FleetDelta::Sample { name: "a".into(), sample: sample(4, 0, 0.1) }).expect("applies");
+    fleet
+        .apply(
+            later,
+            FleetDelta::Sample {
+                name: "a".into(),
+                sample: sample(4, 0, 0.1),
+            },
+        )
+        .expect("applies");
     assert_eq!(fleet.load(later, fleet.instance(id).expect("there")).in_flight, 4);
 }
 
@@ -91,9 +129,16 @@ fn telemetry_shows_what_others_sent_and_own_requests_are_not_counted_twice() {
 fn old_reports_are_not_believed() {
     let mut fleet = fleet_of_two();
     let id = fleet.id_of("b").expect("declared");
-    let load = PeerLoad { in_flight: 7, pending_prefill_tokens: 0, pending_decode_tokens: 70, age_s: 0.0 };
+    let load = PeerLoad {
+        in_flight: 7,
+        pending_prefill_tokens: 0,
+        pending_decode_tokens: 70,
+        age_s: 0.0,
+    };
     let now = Timestamp::from_secs_f64(1.0);
-    fleet.apply(now, FleetDelta::Peers { name: "b".into(), load }).expect("applies");
+    fleet
+        .apply(now, FleetDelta::Peers { name: "b".into(), load })
+        .expect("applies");
     let in_flight = |at: Timestamp| fleet.load(at, fleet.instance(id).expect("there")).in_flight;
     assert_eq!(in_flight(now), 7);
     assert_eq!(in_flight(now + Duration::from_secs(4)), 0);
@@ -105,7 +150,15 @@ fn a_declaration_that_cannot_work_is_kept_with_its_reason() {
     let mut wrong = spec("a", "m");
     wrong.gpu = Some("Abacus".into());
     wrong.model.architecture = Some("Llama-3.1-8B".into());
-    fleet.apply(Timestamp::ZERO, FleetDelta::Upsert(wrong)).expect("applies");
+    fleet
+        .apply(Timestamp::ZERO, FleetDelta::Upsert(wrong))
+        .expect("applies");
     let instance = fleet.iter().next().expect("declared");
-    assert!(instance.physics_error.as_deref().is_some_and(|error| error.contains("Abacus")), "{instance:?}");
+    assert!(
+        instance
+            .physics_error
+            .as_deref()
+            .is_some_and(|error| error.contains("Abacus")),
+        "{instance:?}"
+    );
 }

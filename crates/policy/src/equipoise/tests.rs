@@ -19,11 +19,18 @@ fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_f
     Candidate {
         instance: InstanceId(id),
         model: ModelId(0),
-        load: InstanceLoad { in_flight, ..InstanceLoad::default() },
+        load: InstanceLoad {
+            in_flight,
+            ..InstanceLoad::default()
+        },
         slots: 8,
         kv_capacity_tokens: None,
         weight: 1.0,
-        prediction: Prediction { estimate, base_ttft_s: 0.1, base_tpot_s: 0.01 },
+        prediction: Prediction {
+            estimate,
+            base_ttft_s: 0.1,
+            base_tpot_s: 0.01,
+        },
     }
 }
 
@@ -35,7 +42,10 @@ fn request(weights: Option<Weights>) -> Request {
         prompt_tokens: 10,
         max_output_tokens: None,
         streams: true,
-        wishes: Wishes { weights, ..Wishes::default() },
+        wishes: Wishes {
+            weights,
+            ..Wishes::default()
+        },
     }
 }
 
@@ -58,8 +68,20 @@ fn each_weight_moves_the_choice() {
         candidate(2, 0.2, 50.0, 5.0, 9e-4, 0),
         candidate(3, 0.2, 50.0, 500.0, 1e-5, 0),
     ];
-    let only = |quality, latency, energy, cost| Some(Weights { quality, latency, energy, cost });
-    let wishes = [only(1.0, 0.0, 0.0, 0.0), only(0.0, 1.0, 0.0, 0.0), only(0.0, 0.0, 1.0, 0.0), only(0.0, 0.0, 0.0, 1.0)];
+    let only = |quality, latency, energy, cost| {
+        Some(Weights {
+            quality,
+            latency,
+            energy,
+            cost,
+        })
+    };
+    let wishes = [
+        only(1.0, 0.0, 0.0, 0.0),
+        only(0.0, 1.0, 0.0, 0.0),
+        only(0.0, 0.0, 1.0, 0.0),
+        only(0.0, 0.0, 0.0, 1.0),
+    ];
     for (expected, weights) in wishes.into_iter().enumerate() {
         let choice = policy().choose(&request(weights), &candidates, &mut RandomStream::new(0));
         assert_eq!(taken(choice), Some(expected));
@@ -70,9 +92,15 @@ fn each_weight_moves_the_choice() {
 fn waits_for_a_fast_instance_rather_than_take_a_slow_one() {
     let fast = candidate(0, 0.5, 0.06, 10.0, 0.0, 8);
     let slow = candidate(1, 0.5, 0.40, 10.0, 0.0, 0);
-    assert_eq!(policy().choose(&request(None), &[fast, slow], &mut RandomStream::new(0)), Choice::Wait);
+    assert_eq!(
+        policy().choose(&request(None), &[fast, slow], &mut RandomStream::new(0)),
+        Choice::Wait
+    );
     let drowned = candidate(0, 0.5, 0.60, 10.0, 0.0, 8);
-    assert_eq!(taken(policy().choose(&request(None), &[drowned, slow], &mut RandomStream::new(0))), Some(1));
+    assert_eq!(
+        taken(policy().choose(&request(None), &[drowned, slow], &mut RandomStream::new(0))),
+        Some(1)
+    );
 }
 
 #[test]

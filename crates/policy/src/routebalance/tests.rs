@@ -21,10 +21,34 @@ struct Tier {
 }
 
 const TIERS: [Tier; 4] = [
-    Tier { name: "14B", count: 3, quality: 0.40, tpot_s: 0.0184, usd_per_mtok: (0.15, 0.15) },
-    Tier { name: "3B", count: 3, quality: 0.30, tpot_s: 0.0123, usd_per_mtok: (0.06, 0.06) },
-    Tier { name: "72B", count: 2, quality: 0.45, tpot_s: 0.0474, usd_per_mtok: (0.38, 0.40) },
-    Tier { name: "7B", count: 5, quality: 0.36, tpot_s: 0.0206, usd_per_mtok: (0.07, 0.07) },
+    Tier {
+        name: "14B",
+        count: 3,
+        quality: 0.40,
+        tpot_s: 0.0184,
+        usd_per_mtok: (0.15, 0.15),
+    },
+    Tier {
+        name: "3B",
+        count: 3,
+        quality: 0.30,
+        tpot_s: 0.0123,
+        usd_per_mtok: (0.06, 0.06),
+    },
+    Tier {
+        name: "72B",
+        count: 2,
+        quality: 0.45,
+        tpot_s: 0.0474,
+        usd_per_mtok: (0.38, 0.40),
+    },
+    Tier {
+        name: "7B",
+        count: 5,
+        quality: 0.36,
+        tpot_s: 0.0206,
+        usd_per_mtok: (0.07, 0.07),
+    },
 ];
 
 fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
@@ -49,7 +73,11 @@ fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
                 slots: 256,
                 kv_capacity_tokens: None,
                 weight: 1.0,
-                prediction: Prediction { estimate, base_ttft_s: 0.05, base_tpot_s: of.tpot_s },
+                prediction: Prediction {
+                    estimate,
+                    base_ttft_s: 0.05,
+                    base_tpot_s: of.tpot_s,
+                },
             });
             names.push(format!("{}_{index}", of.name));
         }
@@ -58,15 +86,29 @@ fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
 }
 
 /// The choices of ten identical requests as `name score`, and the predicted seconds behind each.
-fn run(quality: f64, latency: f64, cost: f64, quality_norm: QualityNorm, load: InstanceLoad) -> Vec<(String, f64, f64)> {
+fn run(
+    quality: f64,
+    latency: f64,
+    cost: f64,
+    quality_norm: QualityNorm,
+    load: InstanceLoad,
+) -> Vec<(String, f64, f64)> {
     let settings = RouteBalanceSettings {
-        weights: Weights { quality, latency, energy: 0.0, cost },
+        weights: Weights {
+            quality,
+            latency,
+            energy: 0.0,
+            cost,
+        },
         quality_norm,
         adaptive_batching: true,
     };
     let mut policy = RouteBalance::new(settings);
     let (candidates, names) = cluster(load);
-    let states: Vec<_> = candidates.iter().map(|candidate| (candidate.instance, candidate.load, candidate.slots)).collect();
+    let states: Vec<_> = candidates
+        .iter()
+        .map(|candidate| (candidate.instance, candidate.load, candidate.slots))
+        .collect();
     policy.begin_batch(&states);
     let request = Request {
         id: RequestId(0),
@@ -75,13 +117,20 @@ fn run(quality: f64, latency: f64, cost: f64, quality_norm: QualityNorm, load: I
         prompt_tokens: PROMPT as u32,
         max_output_tokens: None,
         streams: false,
-        wishes: Wishes { labels: BTreeMap::new(), ..Wishes::default() },
+        wishes: Wishes {
+            labels: BTreeMap::new(),
+            ..Wishes::default()
+        },
     };
     let mut random = RandomStream::new(0);
     (0..10)
         .map(|_| {
             let before = policy.snapshots.clone();
-            let Choice::Take { index, score: Some(score) } = policy.choose(&request, &candidates, &mut random) else {
+            let Choice::Take {
+                index,
+                score: Some(score),
+            } = policy.choose(&request, &candidates, &mut random)
+            else {
                 panic!("the baseline always takes one");
             };
             let chosen = &candidates[index];
@@ -100,7 +149,10 @@ fn check(chosen: &[(String, f64, f64)], expected: &[(&[&str], f64, Option<f64>)]
             assert_eq!(got, name);
             assert!((got_score - score).abs() < 5.1e-5, "{name}: {got_score} is not {score}");
             if let Some(seconds) = seconds {
-                assert!((got_seconds - seconds).abs() < 5.1e-3, "{name}: {got_seconds} s is not {seconds} s");
+                assert!(
+                    (got_seconds - seconds).abs() < 5.1e-3,
+                    "{name}: {got_seconds} s is not {seconds} s"
+                );
             }
         }
     }
@@ -118,13 +170,27 @@ fn idle() -> InstanceLoad {
 #[test]
 fn golden_a_uniform_min_max() {
     let chosen = run(0.33, 0.33, 0.33, QualityNorm::MinMax, idle());
-    check(&chosen, &[(THREE_14B, 0.6264, Some(3.68)), (FIVE_7B, 0.5900, Some(4.12)), (&["3B_0", "3B_1"], 0.5242, Some(2.46))]);
+    check(
+        &chosen,
+        &[
+            (THREE_14B, 0.6264, Some(3.68)),
+            (FIVE_7B, 0.5900, Some(4.12)),
+            (&["3B_0", "3B_1"], 0.5242, Some(2.46)),
+        ],
+    );
 }
 
 #[test]
 fn golden_a2_uniform_raw() {
     let chosen = run(0.33, 0.33, 0.33, QualityNorm::Raw, idle());
-    check(&chosen, &[(THREE_3B, 0.6232, Some(2.46)), (FIVE_7B, 0.5768, Some(4.12)), (&["14B_0", "14B_1"], 0.5384, Some(3.68))]);
+    check(
+        &chosen,
+        &[
+            (THREE_3B, 0.6232, Some(2.46)),
+            (FIVE_7B, 0.5768, Some(4.12)),
+            (&["14B_0", "14B_1"], 0.5384, Some(3.68)),
+        ],
+    );
 }
 
 #[test]
@@ -148,19 +214,33 @@ fn golden_b_quality_drowns_one_tier() {
 fn golden_c_cost() {
     let chosen = run(0.1, 0.1, 0.8, QualityNorm::MinMax, idle());
     let later = (&["3B_0"][..], 0.7264, Some(4.92));
-    check(&chosen[..9], &[(FIVE_7B, 0.7545, None), (THREE_3B, 0.7523, None), later]);
+    check(
+        &chosen[..9],
+        &[(FIVE_7B, 0.7545, None), (THREE_3B, 0.7523, None), later],
+    );
     assert_eq!(chosen[9].0, "3B_1");
 }
 
 #[test]
 fn golden_d_latency() {
     let chosen = run(0.1, 0.8, 0.1, QualityNorm::MinMax, idle());
-    check(&chosen, &[(THREE_3B, 0.6772, None), (THREE_14B, 0.6181, None), (&FIVE_7B[..4], 0.5746, None)]);
+    check(
+        &chosen,
+        &[
+            (THREE_3B, 0.6772, None),
+            (THREE_14B, 0.6181, None),
+            (&FIVE_7B[..4], 0.5746, None),
+        ],
+    );
 }
 
 #[test]
 fn golden_e_uniform_on_a_busy_cluster() {
-    let busy = InstanceLoad { in_flight: 20, pending_decode_tokens: 2000, ..InstanceLoad::default() };
+    let busy = InstanceLoad {
+        in_flight: 20,
+        pending_decode_tokens: 2000,
+        ..InstanceLoad::default()
+    };
     let chosen = run(0.33, 0.33, 0.33, QualityNorm::MinMax, busy);
     check(&chosen[..8], &[(THREE_14B, 0.6264, None), (FIVE_7B, 0.5900, None)]);
     // 2,000 pending tokens over 20 running, plus the 200 of the first: (2200/20 + 200) * 18.4 ms.
@@ -170,10 +250,37 @@ fn golden_e_uniform_on_a_busy_cluster() {
 #[test]
 fn windows_follow_the_share_of_waiting_instances() {
     let mut policy = RouteBalance::new(RouteBalanceSettings::default());
-    assert_eq!(policy.batching(), Batching { max_requests: 8, window_s: 0.1 });
-    let state = |in_flight| (InstanceId(0), InstanceLoad { in_flight, ..InstanceLoad::default() }, 4);
+    assert_eq!(
+        policy.batching(),
+        Batching {
+            max_requests: 8,
+            window_s: 0.1
+        }
+    );
+    let state = |in_flight| {
+        (
+            InstanceId(0),
+            InstanceLoad {
+                in_flight,
+                ..InstanceLoad::default()
+            },
+            4,
+        )
+    };
     policy.begin_batch(&[state(2)]);
-    assert_eq!(policy.batching(), Batching { max_requests: 4, window_s: 0.05 });
+    assert_eq!(
+        policy.batching(),
+        Batching {
+            max_requests: 4,
+            window_s: 0.05
+        }
+    );
     policy.begin_batch(&[state(5)]);
-    assert_eq!(policy.batching(), Batching { max_requests: 32, window_s: 0.2 });
+    assert_eq!(
+        policy.batching(),
+        Batching {
+            max_requests: 32,
+            window_s: 0.2
+        }
+    );
 }

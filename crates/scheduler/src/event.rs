@@ -1,0 +1,164 @@
+//! What goes into the scheduler and what comes out of it: closed lists, the same live and simulated.
+//!
+//! These types are also the event log: they are written as JSON lines by `--record` and read by `replay`.
+
+use equipoise_estimate::Estimate;
+use equipoise_fleet::FleetDelta;
+use equipoise_policy::Request;
+use equipoise_types::{DecisionId, InstanceId, RequestId};
+use serde::{Deserialize, Serialize};
+
+/// Something that happened. The driver says when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "events pass by one at a time; a box would only be in the way"
+)]
+pub enum Event {
+    /// Requests arrived: whatever came while the previous decision ran.
+    Arrived(Vec<Request>),
+    /// The first answer token of a dispatched request came.
+    FirstToken {
+        /// Which.
+        request: RequestId,
+    },
+    /// More answer tokens came (after the first).
+    Tokens {
+        /// Of which request.
+        request: RequestId,
+        /// How many.
+        count: u32,
+    },
+    /// A dispatched request was answered in full.
+    Finished {
+        /// Which.
+        request: RequestId,
+        /// What the engine counted, if it said so.
+        usage: Option<TokenUsage>,
+    },
+    /// A dispatched request failed at the instance.
+    Failed {
+        /// Which.
+        request: RequestId,
+        /// How.
+        failure: Failure,
+    },
+    /// The client went away, queued or dispatched.
+    Cancelled {
+        /// Which.
+        request: RequestId,
+    },
+    /// The fleet changed, or was observed.
+    Fleet(FleetDelta),
+    /// The time of `next_wakeup` has come.
+    Timer,
+}
+
+/// Token counts as the engine reports them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenUsage {
+    /// Prompt tokens.
+    pub prompt_tokens: u32,
+    /// Answer tokens.
+    pub output_tokens: u32,
+}
+
+/// How a dispatched request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Failure {
+    /// The instance could not be reached, or broke off before any answer byte reached the client: may go elsewhere.
+    Unreached,
+    /// The instance answered that it has no room (429, 503): may go elsewhere, and it is not a fault.
+    Overloaded,
+    /// It failed after the client had seen something, or in a way that would repeat: final.
+    Final,
+}
+
+/// Something the driver must do. Already booked in the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Action {
+    /// Send the request to the instance. The driver answers with exactly one of `Finished`, `Failed`, `Cancelled`.
+    Dispatch(Dispatch),
+    /// The request waits at the router: every suitable instance is saturated.
+    Queue {
+        /// Which.
+        request: RequestId,
+        /// How many wait before it.
+        ahead: u32,
+    },
+    /// The request will not be served.
+    Refuse {
+        /// Which.
+        request: RequestId,
+        /// Why, and what the client can do.
+        reason: Refusal,
+    },
+}
+
+/// One decision, carried out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dispatch {
+    /// Which request.
+    pub request: RequestId,
+    /// Numbered in order.
+    pub decision: DecisionId,
+    /// Where it goes.
+    pub instance: InstanceId,
+    /// 1 for the first try.
+    pub attempt: u32,
+    /// What was predicted.
+    pub estimate: Estimate,
+    /// The policy's score, where it has one: higher is better.
+    pub score: Option<f64>,
+    /// Seconds it waited at the router.
+    pub waited_s: f64,
+}
+
+/// Why a request is not served. Its text names the place and the mend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// Nobody serves this model.
+    #[error("the model `{model}` does not exist; served here: {served}; or ask for `auto`")]
+    UnknownModel {
+        /// As asked for.
+        model: String,
+        /// What is served, comma-separated.
+        served: String,
+    },
+    /// No instance passes the hard constraints, and waiting will not change that.
+    #[error("no instance can take this request: {reasons}")]
+    Infeasible {
+        /// How many instances failed which constraint.
+        reasons: String,
+    },
+    /// No instance is registered, or none is healthy.
+    #[error("no healthy instance is available for this request: {reasons}; retry in a moment")]
+    Unavailable {
+        /// What is wrong with those there are.
+        reasons: String,
+    },
+    /// The queue is full.
+    #[error("the router's queue is full ({limit} waiting); retry in {retry_after_s} s")]
+    QueueFull {
+        /// The bound.
+        limit: u32,
+        /// When trying again makes sense.
+        retry_after_s: u32,
+    },
+    /// It waited too long.
+    #[error("no instance became free within {waited_ms} ms; retry in {retry_after_s} s")]
+    QueueTimeout {
+        /// How long it waited.
+        waited_ms: u64,
+        /// When trying again makes sense.
+        retry_after_s: u32,
+    },
+    /// Every try failed.
+    #[error("{attempts} attempts failed, the last at instance {instance}")]
+    Exhausted {
+        /// How many.
+        attempts: u32,
+        /// The last instance tried.
+        instance: String,
+    },
+}

@@ -1,0 +1,128 @@
+//! One decision: hard constraints, predictions, the policy's choice.
+
+use equipoise_estimate::InstanceLoad;
+use equipoise_fleet::{Fleet, Instance};
+use equipoise_policy::{Candidate, Choice, Constraint, Policy, Request, Target, Verdicts, check, check_prediction};
+use equipoise_types::{InstanceId, RandomStream, Timestamp};
+
+use crate::Refusal;
+
+/// Where a request goes.
+pub(crate) enum Placement {
+    /// To this candidate.
+    Take(Box<Candidate>, Option<f64>),
+    /// Nowhere yet.
+    Wait,
+    /// Nowhere.
+    Refuse(Refusal),
+}
+
+/// What a decision may look at, and the buffer it reuses.
+pub(crate) struct Decision<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) fleet: &'a Fleet,
+    pub(crate) late_binding: bool,
+    pub(crate) candidates: &'a mut Vec<Candidate>,
+}
+
+impl Decision<'_> {
+    /// Decides one request. `tried`: instances that failed it already.
+    pub(crate) fn place(
+        &mut self,
+        request: &Request,
+        tried: &[InstanceId],
+        policy: &mut dyn Policy,
+        random: &mut RandomStream,
+    ) -> Placement {
+        let mut verdicts = Verdicts::default();
+        let mut saturated = false;
+        self.candidates.clear();
+        for instance in self.fleet.iter() {
+            match self.candidate(request, tried, instance) {
+                Ok(candidate) if self.late_binding && candidate.is_saturated() && !policy.binds_late() => {
+                    saturated = true;
+                }
+                Ok(candidate) => self.candidates.push(candidate),
+                Err(constraint) => verdicts.note(constraint),
+            }
+        }
+        if self.candidates.is_empty() {
+            return if saturated || verdicts.passes_soon() {
+                Placement::Wait
+            } else {
+                self.refuse(request, &verdicts)
+            };
+        }
+        match policy.choose(request, self.candidates, random) {
+            // Without late binding nobody waits here: the best saturated instance gets it, as the paper's peers do.
+            Choice::Wait if self.late_binding => Placement::Wait,
+            Choice::Wait => Placement::Take(Box::new(self.soonest()), None),
+            Choice::Take { index, score } => Placement::Take(Box::new(self.candidates[index]), score),
+        }
+    }
+
+    fn candidate(&self, request: &Request, tried: &[InstanceId], instance: &Instance) -> Result<Candidate, Constraint> {
+        check(self.now, self.fleet, instance, request)?;
+        if tried.contains(&instance.id) {
+            return Err(Constraint::Tried);
+        }
+        // `check` has looked the model up; an instance without one serves nobody.
+        let model = self.fleet.model(instance.model).ok_or(Constraint::Model)?;
+        let load = self.fleet.load(self.now, instance);
+        let length = model.length.predict(request.max_output_tokens);
+        let quality = model.quality.predict();
+        let predict = |load: &InstanceLoad| {
+            instance
+                .estimator
+                .predict(self.now, request.prompt_tokens, length, quality, instance.price(), load)
+        };
+        let prediction = predict(&load);
+        check_prediction(request, &prediction.estimate, || {
+            predict(&InstanceLoad::default()).estimate
+        })?;
+        Ok(Candidate {
+            instance: instance.id,
+            model: instance.model,
+            load,
+            slots: instance.estimator.slots(),
+            kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
+            weight: instance.weight,
+            prediction,
+        })
+    }
+
+    fn soonest(&self) -> Candidate {
+        let key = |candidate: &Candidate| candidate.estimate().e2e_s;
+        let mut best = self.candidates[0];
+        for candidate in &self.candidates[1..] {
+            if key(candidate) < key(&best) {
+                best = *candidate;
+            }
+        }
+        best
+    }
+
+    fn refuse(&self, request: &Request, verdicts: &Verdicts) -> Placement {
+        if let Target::Model(model) = &request.target
+            && self.fleet.model_id(model).is_none()
+        {
+            let served: Vec<&str> = self.fleet.served_models().map(|model| model.name.as_str()).collect();
+            let served = if served.is_empty() {
+                "nothing yet".to_owned()
+            } else {
+                served.join(", ")
+            };
+            return Placement::Refuse(Refusal::UnknownModel {
+                model: model.clone(),
+                served,
+            });
+        }
+        let reasons = verdicts.reasons();
+        let nobody = self.fleet.iter().all(|instance| !instance.present);
+        Placement::Refuse(if nobody || verdicts.is_outage() || verdicts.any_tried() {
+            Refusal::Unavailable { reasons }
+        } else {
+            Refusal::Infeasible { reasons }
+        })
+    }
+}

@@ -1,0 +1,386 @@
+//! The scheduler: events in, actions out.
+
+use std::time::Duration;
+
+use equipoise_estimate::InstanceLoad;
+use equipoise_fleet::{Fleet, FleetDelta};
+use equipoise_policy::{Candidate, Policy, Request, SettingsError, Target, by_name};
+use equipoise_types::{DecisionId, InstanceId, RandomStream, RequestId, Timestamp};
+use indexmap::IndexMap;
+
+use crate::placement::{Decision, Placement};
+use crate::queue::{Pending, Queue};
+use crate::{Action, Dispatch, Event, Failure, Refusal, SchedulerConfig};
+
+/// While requests wait, they are looked at again at least this often: room may come from another router's request.
+const QUEUE_POLL: Duration = Duration::from_millis(20);
+/// Waiting requests that may fail to be placed before a walk through the queue gives up.
+const MISSES_PER_WALK: usize = 8;
+
+/// The state machine. One owner; `&mut self` is the only lock.
+#[derive(Debug)]
+pub struct Scheduler {
+    config: SchedulerConfig,
+    policy: Box<dyn Policy>,
+    fleet: Fleet,
+    /// Arrived, and waiting for their batch to be complete.
+    arrivals: Vec<Pending>,
+    batch_due: Option<Timestamp>,
+    queue: Queue,
+    queue_poll: Option<Timestamp>,
+    /// Dispatched and not ended: kept for a retry.
+    out: IndexMap<RequestId, Pending>,
+    decisions: u64,
+    random: RandomStream,
+    // Reused between decisions.
+    candidates: Vec<Candidate>,
+    loads: Vec<(InstanceId, InstanceLoad, u32)>,
+}
+
+impl Scheduler {
+    /// A scheduler over an empty fleet.
+    ///
+    /// # Errors
+    /// For an unknown policy and for settings that make no sense.
+    pub fn new(config: SchedulerConfig) -> Result<Self, SettingsError> {
+        let policy = by_name(&config.policy, &config.settings)?;
+        let random = RandomStream::new(config.seed).derive("policy");
+        let fleet = Fleet::new(config.telemetry_stale_s);
+        Ok(Self {
+            config,
+            policy,
+            fleet,
+            arrivals: Vec::new(),
+            batch_due: None,
+            queue: Queue::default(),
+            queue_poll: None,
+            out: IndexMap::new(),
+            decisions: 0,
+            random,
+            candidates: Vec::new(),
+            loads: Vec::new(),
+        })
+    }
+
+    /// What it was told.
+    #[must_use]
+    pub fn config(&self) -> &SchedulerConfig {
+        &self.config
+    }
+
+    /// What it knows.
+    #[must_use]
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// Requests that wait at the router.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Requests that are dispatched and not ended.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.out.len()
+    }
+
+    /// When it wants an [`Event::Timer`], if nothing happens before.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        [self.batch_due, self.queue.next_expiry(), self.queue_poll]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Takes one event in and appends what to do. Never fails: an event about a request that is not known (ended
+    /// twice, say) changes nothing.
+    pub fn on_event(&mut self, now: Timestamp, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Arrived(requests) => self.arrived(now, requests, actions),
+            Event::FirstToken { request } => self.fleet.first_token(now, request),
+            Event::Tokens { request, count } => self.fleet.tokens(request, count),
+            Event::Finished { request, usage } => {
+                if self.out.swap_remove(&request).is_some() {
+                    self.fleet
+                        .finished(now, request, usage.map(|usage| usage.output_tokens));
+                    self.serve_queue(now, actions);
+                }
+            }
+            Event::Failed { request, failure } => self.failed(now, request, failure, actions),
+            Event::Cancelled { request } => self.cancelled(now, request, actions),
+            Event::Fleet(delta) => {
+                let brings_room = !matches!(delta, FleetDelta::Remove { .. });
+                // A delta about an instance that is gone comes late, and says nothing any more.
+                if self.fleet.apply(now, delta).is_ok() && brings_room {
+                    self.serve_queue(now, actions);
+                }
+            }
+            Event::Timer => {}
+        }
+        if self.batch_due.is_some_and(|due| due <= now) {
+            self.decide_batch(now, actions);
+        }
+        self.expire(now, actions);
+        if self.queue_poll.is_some_and(|due| due <= now) {
+            self.serve_queue(now, actions);
+        }
+    }
+
+    fn knows(&self, request: RequestId) -> bool {
+        self.out.contains_key(&request)
+            || self.queue.contains(request)
+            || self.arrivals.iter().any(|pending| pending.request.id == request)
+    }
+
+    fn arrived(&mut self, now: Timestamp, requests: Vec<Request>, actions: &mut Vec<Action>) {
+        for request in requests {
+            // An id that is taken would answer one request twice and lose the other.
+            if !self.knows(request.id) {
+                self.arrivals.push(Pending {
+                    request,
+                    arrived_at: now,
+                    tried: Vec::new(),
+                });
+            }
+        }
+        let batching = self.policy.batching();
+        if self.arrivals.is_empty() {
+            return;
+        }
+        if batching.window_s <= 0.0 || self.arrivals.len() >= batching.max_requests {
+            self.decide_batch(now, actions);
+        } else if self.batch_due.is_none() {
+            self.batch_due = Some(now + Duration::try_from_secs_f64(batching.window_s).unwrap_or_default());
+        }
+    }
+
+    fn decide_batch(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        self.batch_due = None;
+        let mut batch = std::mem::take(&mut self.arrivals);
+        self.begin_batch(now);
+        if batch.len() > 1 {
+            let lengths = |request: &Request| -> Vec<f64> {
+                let models = self.fleet.served_models();
+                models
+                    .map(|model| model.length.predict(request.max_output_tokens).mean)
+                    .collect()
+            };
+            let mut keyed: Vec<(f64, Pending)> = batch
+                .drain(..)
+                .map(|pending| (self.policy.order_key(&lengths(&pending.request)), pending))
+                .collect();
+            keyed.sort_by(|a, b| b.0.total_cmp(&a.0));
+            batch.extend(keyed.into_iter().map(|(_, pending)| pending));
+        }
+        for pending in batch.drain(..) {
+            if pending.request.wishes.are_plain() && self.queue.waits_before(&pending.request) {
+                self.wait(now, pending, actions);
+            } else {
+                self.place(now, pending, actions);
+            }
+        }
+        self.arrivals = batch;
+    }
+
+    fn begin_batch(&mut self, now: Timestamp) {
+        self.fleet.advance(now);
+        self.loads.clear();
+        for instance in self.fleet.iter().filter(|instance| instance.present) {
+            self.loads
+                .push((instance.id, self.fleet.load(now, instance), instance.estimator.slots()));
+        }
+        self.policy.begin_batch(&self.loads);
+    }
+
+    /// Decides one request and carries the decision out in the ledger.
+    fn place(&mut self, now: Timestamp, pending: Pending, actions: &mut Vec<Action>) {
+        match self.decide(now, &pending) {
+            Placement::Take(candidate, score) => self.dispatch(now, pending, &candidate, score, actions),
+            Placement::Wait => self.wait(now, pending, actions),
+            Placement::Refuse(reason) => {
+                let reason = match (reason, pending.tried.last()) {
+                    (Refusal::Unavailable { .. }, Some(last)) => self.exhausted(pending.tried.len(), *last),
+                    (reason, _) => reason,
+                };
+                actions.push(Action::Refuse {
+                    request: pending.request.id,
+                    reason,
+                });
+            }
+        }
+    }
+
+    fn decide(&mut self, now: Timestamp, pending: &Pending) -> Placement {
+        let late_binding = self.config.late_binding;
+        let mut decision = Decision {
+            now,
+            fleet: &self.fleet,
+            late_binding,
+            candidates: &mut self.candidates,
+        };
+        decision.place(&pending.request, &pending.tried, self.policy.as_mut(), &mut self.random)
+    }
+
+    fn dispatch(
+        &mut self,
+        now: Timestamp,
+        pending: Pending,
+        candidate: &Candidate,
+        score: Option<f64>,
+        actions: &mut Vec<Action>,
+    ) {
+        let request = &pending.request;
+        let silent = !request.streams;
+        self.fleet.book(
+            now,
+            request.id,
+            candidate.instance,
+            request.prompt_tokens,
+            silent,
+            candidate.prediction,
+        );
+        actions.push(Action::Dispatch(Dispatch {
+            request: request.id,
+            decision: DecisionId(self.decisions),
+            instance: candidate.instance,
+            attempt: u32::try_from(pending.tried.len()).unwrap_or(u32::MAX).saturating_add(1),
+            estimate: *candidate.estimate(),
+            score,
+            waited_s: now.secs_since(pending.arrived_at),
+        }));
+        self.decisions += 1;
+        self.out.insert(request.id, pending);
+    }
+
+    fn wait(&mut self, now: Timestamp, pending: Pending, actions: &mut Vec<Action>) {
+        let request = pending.request.id;
+        if self.queue.len() >= self.config.queue_limit as usize {
+            let reason = Refusal::QueueFull {
+                limit: self.config.queue_limit,
+                retry_after_s: self.retry_after_s(),
+            };
+            actions.push(Action::Refuse { request, reason });
+            return;
+        }
+        let patience = Duration::try_from_secs_f64(self.config.queue_timeout_s).unwrap_or(Duration::MAX);
+        let expires_at = pending
+            .request
+            .wishes
+            .deadline
+            .unwrap_or(Timestamp::MAX)
+            .min(pending.arrived_at + patience);
+        let ahead = self.queue.push(pending, expires_at);
+        self.queue_poll.get_or_insert(now + QUEUE_POLL);
+        actions.push(Action::Queue {
+            request,
+            ahead: u32::try_from(ahead).unwrap_or(u32::MAX),
+        });
+    }
+
+    /// Walks the queue from the front and places whom it can.
+    fn serve_queue(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if self.queue.is_empty() {
+            self.queue_poll = None;
+            return;
+        }
+        self.begin_batch(now);
+        let mut blocked: Vec<Target> = Vec::new();
+        let mut after = None;
+        let mut misses = 0;
+        while misses < MISSES_PER_WALK {
+            let Some((place, pending)) = self.queue.next(after, &blocked) else {
+                break;
+            };
+            after = Some(place);
+            let pending = pending.clone();
+            match self.decide(now, &pending) {
+                Placement::Take(candidate, score) => {
+                    self.queue.remove(pending.request.id);
+                    self.dispatch(now, pending, &candidate, score, actions);
+                }
+                Placement::Wait => {
+                    misses += 1;
+                    // Who comes behind with the same wish for a model would wait as well.
+                    if pending.request.wishes.are_plain() {
+                        blocked.push(pending.request.target);
+                    }
+                }
+                Placement::Refuse(reason) => {
+                    self.queue.remove(pending.request.id);
+                    actions.push(Action::Refuse {
+                        request: pending.request.id,
+                        reason,
+                    });
+                }
+            }
+        }
+        self.queue_poll = (!self.queue.is_empty()).then(|| now + QUEUE_POLL);
+    }
+
+    fn expire(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        while let Some(pending) = self.queue.pop_expired(now) {
+            let waited_ms = u64::try_from(now.since(pending.arrived_at).as_millis()).unwrap_or(u64::MAX);
+            let reason = Refusal::QueueTimeout {
+                waited_ms,
+                retry_after_s: self.retry_after_s(),
+            };
+            actions.push(Action::Refuse {
+                request: pending.request.id,
+                reason,
+            });
+        }
+        if self.queue.is_empty() {
+            self.queue_poll = None;
+        }
+    }
+
+    /// A hint for `Retry-After`: a second, and one more for each quarter of the queue that is full.
+    fn retry_after_s(&self) -> u32 {
+        let quarters = 4 * self.queue.len() / (self.config.queue_limit as usize).max(1);
+        1 + u32::try_from(quarters).unwrap_or(4)
+    }
+
+    fn failed(&mut self, now: Timestamp, request: RequestId, failure: Failure, actions: &mut Vec<Action>) {
+        let Some(mut pending) = self.out.swap_remove(&request) else {
+            return;
+        };
+        let released = self.fleet.abandoned(now, request, failure != Failure::Overloaded);
+        if let (Some(booking), true) = (released, failure != Failure::Final) {
+            pending.tried.push(booking.instance);
+            if pending.tried.len() < self.config.attempts_max as usize {
+                self.begin_batch(now);
+                self.place(now, pending, actions);
+            } else {
+                let reason = self.exhausted(pending.tried.len(), booking.instance);
+                actions.push(Action::Refuse { request, reason });
+            }
+        }
+        self.serve_queue(now, actions);
+    }
+
+    fn exhausted(&self, attempts: usize, last: InstanceId) -> Refusal {
+        let instance = self
+            .fleet
+            .instance(last)
+            .map_or_else(|| last.to_string(), |instance| instance.spec.name.clone());
+        Refusal::Exhausted {
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            instance,
+        }
+    }
+
+    fn cancelled(&mut self, now: Timestamp, request: RequestId, actions: &mut Vec<Action>) {
+        self.arrivals.retain(|pending| pending.request.id != request);
+        self.queue.remove(request);
+        if self.out.swap_remove(&request).is_some() {
+            self.fleet.abandoned(now, request, false);
+            self.serve_queue(now, actions);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
