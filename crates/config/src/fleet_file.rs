@@ -1,0 +1,154 @@
+//! The file as it is written, and its way to a validated fleet.
+
+mod pool;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use equipoise_engine::{model, models};
+use equipoise_fleet::{ModelProfile, Price};
+use equipoise_scheduler::Scheduler;
+use toml::Spanned;
+
+use crate::error::Source;
+use crate::{ConfigError, FleetConfig};
+use table::{FileTable, ModelTable};
+
+/// Reads fleet files. The sections:
+///
+/// - `[scheduler]`, optional: the fields of [`equipoise_scheduler::SchedulerConfig`];
+/// - `[[model]]`: `name`, `architecture`, `quality`, `context_tokens`, `price = { input_usd_per_mtok,
+///   output_usd_per_mtok }`, `mean_output_tokens`; all but the name may be left out;
+/// - `[[pool]]`: `name`, `model`, `gpu`, `tensor_parallel`, and either `count` (emulated or simulated instances) or
+///   `endpoints` (real ones); `limits = { max_num_seqs, max_num_batched_tokens, block_tokens, num_gpu_blocks }`, `labels`,
+///   `gpus` (the devices of each instance), `service_ms` (an opaque emulated box).
+#[derive(Clone, Copy, Debug)]
+pub struct FleetFile;
+
+impl FleetFile {
+    /// Reads and validates a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or anything in it is wrong: see [`ConfigError`].
+    pub fn load(path: &Path) -> Result<FleetConfig, ConfigError> {
+        let origin = path.display().to_string();
+        match fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, &origin),
+            Err(source) => Err(ConfigError::Read { origin, source }),
+        }
+    }
+
+    /// Validates the text of a file; `origin` stands for its path in errors.
+    ///
+    /// # Errors
+    /// Anything in it is wrong.
+    pub fn parse(text: &str, origin: &str) -> Result<FleetConfig, ConfigError> {
+        let source = Source { text, origin };
+        let file: FileTable = toml::from_str(text).map_err(|error| source.syntax(&error))?;
+
+        let scheduler_span = file.scheduler.as_ref().map_or(0..0, Spanned::span);
+        let scheduler = file.scheduler.map(Spanned::into_inner).unwrap_or_default();
+        // Its own constructor knows what it accepts.
+        if let Err(error) = Scheduler::new(scheduler.clone()) {
+            return Err(source.invalid(scheduler_span, format!("[scheduler]: {error}")));
+        }
+
+        let mut profiles = BTreeMap::new();
+        for table in &file.models {
+            let profile = profile(&source, table)?;
+            if profiles.insert(profile.name.clone(), profile).is_some() {
+                let name = table.name.get_ref();
+                let problem = format!("a second [[model]] is called `{name}`; every model is declared once");
+                return Err(source.invalid(table.name.span(), problem));
+            }
+        }
+        let instances = pool::instances(&source, &file.pools, &profiles)?;
+        Ok(FleetConfig { scheduler, instances })
+    }
+}
+
+/// Checks a name: it goes into URLs, labels and metrics.
+fn check_name(source: &Source<'_>, name: &Spanned<String>, what: &str) -> Result<(), ConfigError> {
+    let text = name.get_ref();
+    if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        let problem = format!("`{text}` is no name for a {what}: it must not be empty and have no spaces");
+        return Err(source.invalid(name.span(), problem));
+    }
+    Ok(())
+}
+
+fn profile(source: &Source<'_>, table: &ModelTable) -> Result<ModelProfile, ConfigError> {
+    check_name(source, &table.name, "model")?;
+    let name = table.name.get_ref();
+    if name == "auto" {
+        let problem = "a model cannot be called `auto`: with this name clients ask the router to pick the model";
+        return Err(source.invalid(table.name.span(), problem));
+    }
+    let architecture = match &table.architecture {
+        Some(declared) => match model(declared.get_ref()) {
+            Some(known) => Some(known),
+            None => {
+                let known: Vec<&str> = models().iter().map(|model| model.name).collect();
+                let problem = format!(
+                    "the architecture `{}` is not known; known are {}; leave it out for an engine that is only observed",
+                    declared.get_ref(),
+                    known.join(", ")
+                );
+                return Err(source.invalid(declared.span(), problem));
+            }
+        },
+        None => model(name),
+    };
+    if let Some(quality) = &table.quality
+        && !(0.0..=1.0).contains(quality.get_ref())
+    {
+        let problem = format!(
+            "quality is {}: it is a probability and lies between 0 and 1",
+            quality.get_ref()
+        );
+        return Err(source.invalid(quality.span(), problem));
+    }
+    if let Some(context) = &table.context_tokens
+        && *context.get_ref() == 0
+    {
+        return Err(source.invalid(context.span(), "context_tokens is 0: leave it out, or give at least 1"));
+    }
+    if let Some(mean) = &table.mean_output_tokens
+        && !(mean.get_ref().is_finite() && *mean.get_ref() >= 1.0)
+    {
+        let problem = format!(
+            "mean_output_tokens is {}: an answer has at least 1 token",
+            mean.get_ref()
+        );
+        return Err(source.invalid(mean.span(), problem));
+    }
+    let mut price = None;
+    if let Some(declared) = &table.price {
+        let given = declared.get_ref();
+        for (key, usd) in [
+            ("input", given.input_usd_per_mtok),
+            ("output", given.output_usd_per_mtok),
+        ] {
+            if !(usd.is_finite() && usd >= 0.0) {
+                let problem = format!("price.{key}_usd_per_mtok is {usd}: it must be zero or more");
+                return Err(source.invalid(declared.span(), problem));
+            }
+        }
+        price = Some(Price {
+            input_usd_per_mtok: given.input_usd_per_mtok,
+            output_usd_per_mtok: given.output_usd_per_mtok,
+        });
+    }
+    Ok(ModelProfile {
+        name: name.clone(),
+        architecture: architecture.map(|known| known.name.to_owned()),
+        quality: table.quality.as_ref().map(|quality| *quality.get_ref()),
+        context_tokens: table.context_tokens.as_ref().map(|context| *context.get_ref()),
+        price,
+        mean_output_tokens: table.mean_output_tokens.as_ref().map(|mean| *mean.get_ref()),
+    })
+}

@@ -1,0 +1,95 @@
+//! A validated fleet.
+
+use equipoise_engine::{EngineLimits, EngineShape, ShapeError, StepModel, gpu, model};
+use equipoise_fleet::InstanceSpec;
+use equipoise_scheduler::SchedulerConfig;
+
+/// A whole fleet file, validated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FleetConfig {
+    /// How requests are placed.
+    pub scheduler: SchedulerConfig,
+    /// Every instance, pool by pool in the order of the file; at least one.
+    pub instances: Vec<DeclaredInstance>,
+}
+
+/// One instance of a fleet file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredInstance {
+    /// What the scheduler is told. Its name is `<pool>-<index>`, from 0.
+    pub spec: InstanceSpec,
+    /// Set for an opaque emulated box: every request takes this many seconds, whatever its size. The scheduler is not told.
+    pub service_s: Option<f64>,
+}
+
+/// Why an instance cannot be emulated or simulated.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum UnknownPhysics {
+    /// The model's architecture is not known.
+    #[error(
+        "instance {instance}: the architecture of model `{model}` is not known; set `architecture` in its [[model]] table"
+    )]
+    Architecture {
+        /// Which instance.
+        instance: String,
+        /// Its model.
+        model: String,
+    },
+    /// The GPU is not known.
+    #[error("instance {instance}: its GPU is not known; set `gpu` in its [[pool]] table, or `service_ms`")]
+    Gpu {
+        /// Which instance.
+        instance: String,
+    },
+    /// The model does not run on these GPUs.
+    #[error("instance {instance}: {source}")]
+    Shape {
+        /// Which instance.
+        instance: String,
+        /// Why.
+        source: ShapeError,
+    },
+}
+
+impl DeclaredInstance {
+    /// The engine's limits: as declared, the rest as vLLM's defaults.
+    #[must_use]
+    pub fn limits(&self) -> EngineLimits {
+        let default = EngineLimits::default();
+        let limits = self.spec.limits;
+        EngineLimits {
+            max_num_seqs: limits.max_num_seqs.unwrap_or(default.max_num_seqs),
+            max_num_batched_tokens: limits.max_num_batched_tokens.unwrap_or(default.max_num_batched_tokens),
+            block_tokens: limits.block_tokens.unwrap_or(default.block_tokens),
+            num_gpu_blocks: limits.num_gpu_blocks.or(default.num_gpu_blocks),
+            ..default
+        }
+    }
+
+    /// How this instance behaves when it is emulated or simulated.
+    ///
+    /// # Errors
+    /// When model or GPU are unknown, or the model does not fit. Never for instances of a pool with `count`.
+    pub fn step_model(&self) -> Result<StepModel, UnknownPhysics> {
+        if let Some(service_s) = self.service_s {
+            return Ok(StepModel::fixed(service_s, self.limits()));
+        }
+        let instance = self.spec.name.clone();
+        let Some(model) = self.spec.model.architecture.as_deref().and_then(model) else {
+            return Err(UnknownPhysics::Architecture {
+                instance,
+                model: self.spec.model.name.clone(),
+            });
+        };
+        let Some(gpu) = self.spec.gpu.as_deref().and_then(gpu) else {
+            return Err(UnknownPhysics::Gpu { instance });
+        };
+        let shape = EngineShape {
+            gpu,
+            model,
+            tensor_parallel: self.spec.tensor_parallel,
+            limits: self.limits(),
+        };
+        StepModel::new(&shape).map_err(|source| UnknownPhysics::Shape { instance, source })
+    }
+}

@@ -1,0 +1,79 @@
+//! What can be wrong with a trace, and how to mend it.
+
+use std::io;
+
+/// Why a trace could not be read or written. `origin` is a path, or what stands for one.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// The file cannot be opened or created.
+    #[error("cannot open {origin}: {source}")]
+    Open {
+        /// Which file.
+        origin: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Reading or writing broke off.
+    #[error("{origin}:{line}: input or output failed: {source}")]
+    Io {
+        /// Which file.
+        origin: String,
+        /// After which line.
+        line: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// A line is not what the format asks for.
+    #[error("{origin}:{line}: expected {expected}, found {found}")]
+    Malformed {
+        /// Which file.
+        origin: String,
+        /// Which line, counted from 1.
+        line: u64,
+        /// What should stand there.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// The format cannot be told from the first line.
+    #[error(
+        "{origin}:{line}: this is no known workload: expected the header `TIMESTAMP,ContextTokens,GeneratedTokens` (Azure), \
+         or JSON lines with `input_length` (Mooncake) or `prompt_tokens` (Equipoise), found {found}"
+    )]
+    UnknownFormat {
+        /// Which file.
+        origin: String,
+        /// Which line, counted from 1.
+        line: u64,
+        /// What stands there.
+        found: String,
+    },
+    /// There is no request in it.
+    #[error("{origin}: no request in it: a workload needs at least one")]
+    Empty {
+        /// Which file.
+        origin: String,
+    },
+}
+
+/// The beginning of a line, quoted, for an error.
+pub(crate) fn excerpt(line: &str) -> String {
+    const SHOWN: usize = 80;
+    let line = line.trim();
+    if line.is_empty() {
+        return "nothing".to_owned();
+    }
+    let shown: String = line.chars().take(SHOWN).collect();
+    if shown.len() < line.len() {
+        format!("`{shown}…`")
+    } else {
+        format!("`{shown}`")
+    }
+}
+
+/// serde_json's message without its own position, which counts from the line's start and would mislead.
+pub(crate) fn json_reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let message = text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]);
+    format!("{message} (column {})", error.column())
+}

@@ -1,0 +1,141 @@
+//! Synthetic workloads: Poisson arrivals, log-normal lengths, one seed.
+
+use equipoise_types::{RandomStream, Timestamp};
+
+use crate::workload::{Workload, WorkloadRecord};
+
+/// A log-normal distribution of lengths, tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lengths {
+    /// Mean, before it is cut at `most`.
+    pub mean: f64,
+    /// Standard deviation of the logarithm; zero: every length is the mean.
+    pub sigma: f64,
+    /// Longer ones are cut to this.
+    pub most: u32,
+}
+
+impl Lengths {
+    fn draw(&self, stream: &mut RandomStream) -> u32 {
+        // Mean of a log-normal: median * exp(sigma^2 / 2).
+        let median = self.mean * (-0.5 * self.sigma * self.sigma).exp();
+        (stream.log_normal(median, self.sigma).round() as u32).clamp(1, self.most.max(1))
+    }
+}
+
+/// Makes workloads. The defaults have the means and standard deviations of Azure's conversation trace of 2023 (19,366
+/// requests in an hour; 1,155 ± 1,109 prompt and 211 ± 163 output tokens).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WorkloadGenerator {
+    /// How many requests.
+    pub requests: usize,
+    /// Mean arrivals per second.
+    pub rate_per_s: f64,
+    /// Prompt lengths.
+    pub prompt: Lengths,
+    /// Answer lengths.
+    pub output: Lengths,
+    /// Same seed, same workload. Arrivals and lengths are drawn apart: another rate keeps the lengths.
+    pub seed: u64,
+}
+
+impl Default for WorkloadGenerator {
+    fn default() -> Self {
+        Self {
+            requests: 1000,
+            rate_per_s: 5.5,
+            prompt: Lengths {
+                mean: 1155.0,
+                sigma: 0.81,
+                most: 14_050,
+            },
+            output: Lengths {
+                mean: 211.0,
+                sigma: 0.68,
+                most: 1000,
+            },
+            seed: 1,
+        }
+    }
+}
+
+impl WorkloadGenerator {
+    /// Makes the workload. A rate that is not positive makes all requests arrive at once.
+    #[must_use]
+    pub fn generate(&self) -> Workload {
+        let parent = RandomStream::new(self.seed);
+        let mut gaps = parent.derive("arrivals");
+        let mut prompts = parent.derive("prompt lengths");
+        let mut outputs = parent.derive("output lengths");
+        let mean_gap_s = if self.rate_per_s > 0.0 {
+            1.0 / self.rate_per_s
+        } else {
+            0.0
+        };
+        let mut arrival_s = 0.0;
+        let records = (0..self.requests)
+            .map(|_| {
+                arrival_s += gaps.exponential(mean_gap_s);
+                WorkloadRecord {
+                    arrival: Timestamp::from_secs_f64(arrival_s),
+                    prompt_tokens: self.prompt.draw(&mut prompts),
+                    output_tokens: self.output.draw(&mut outputs),
+                    prefix_blocks: None,
+                    tenant: None,
+                }
+            })
+            .collect();
+        Workload {
+            records,
+            notes: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_are_as_asked_for() {
+        let generator = WorkloadGenerator {
+            requests: 20_000,
+            ..WorkloadGenerator::default()
+        };
+        let workload = generator.generate();
+        let mean = |length: fn(&WorkloadRecord) -> u32| {
+            workload
+                .records
+                .iter()
+                .map(|record| f64::from(length(record)))
+                .sum::<f64>()
+                / 20_000.0
+        };
+        assert!((mean(|record| record.prompt_tokens) / 1155.0 - 1.0).abs() < 0.03);
+        assert!((mean(|record| record.output_tokens) / 211.0 - 1.0).abs() < 0.03);
+        assert!((workload.rate_per_s().expect("a rate") / 5.5 - 1.0).abs() < 0.03);
+    }
+
+    #[test]
+    fn a_seed_is_a_workload_and_another_rate_keeps_its_lengths() {
+        let generator = WorkloadGenerator::default();
+        assert_eq!(generator.generate(), generator.generate());
+        assert_ne!(
+            generator.generate(),
+            WorkloadGenerator { seed: 2, ..generator }.generate()
+        );
+        let faster = WorkloadGenerator {
+            rate_per_s: 50.0,
+            ..generator
+        }
+        .generate();
+        let sizes = |workload: &Workload| {
+            workload
+                .records
+                .iter()
+                .map(|record| (record.prompt_tokens, record.output_tokens))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&faster), sizes(&generator.generate()));
+    }
+}
