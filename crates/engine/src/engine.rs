@@ -78,11 +78,7 @@ impl Sequence {
     }
 
     fn pending_prefill(&self) -> u64 {
-        if self.decodes() {
-            0
-        } else {
-            u64::from(self.lacking())
-        }
+        if self.decodes() { 0 } else { u64::from(self.lacking()) }
     }
 
     fn pending_decode(&self) -> u64 {
@@ -228,11 +224,7 @@ impl Engine {
     /// does nothing.
     pub fn end_step(&mut self, events: &mut Vec<EngineEvent>) {
         let Some(step) = self.step.take() else { return };
-        events.extend(
-            self.preempted
-                .drain(..)
-                .map(|id| EngineEvent::Preempted { id }),
-        );
+        events.extend(self.preempted.drain(..).map(|id| EngineEvent::Preempted { id }));
         let any_finished = match self.model.fixed_seconds() {
             Some(_) => self.end_slice(step.cost.seconds, events),
             None => self.end_batch(events),

@@ -22,9 +22,7 @@ pub struct EngineRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// There is nothing to compute.
-    #[error(
-        "request {id} has {prompt_tokens} prompt and {output_tokens} output tokens: both must be at least 1"
-    )]
+    #[error("request {id} has {prompt_tokens} prompt and {output_tokens} output tokens: both must be at least 1")]
     Empty {
         /// The request.
         id: RequestId,
@@ -95,10 +93,7 @@ impl EngineEvent {
     #[must_use]
     pub fn id(&self) -> RequestId {
         match *self {
-            Self::FirstToken { id }
-            | Self::Token { id }
-            | Self::Finished { id }
-            | Self::Preempted { id } => id,
+            Self::FirstToken { id } | Self::Token { id } | Self::Finished { id } | Self::Preempted { id } => id,
         }
     }
 }

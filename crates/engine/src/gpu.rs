@@ -92,7 +92,8 @@ pub fn gpu(name: &str) -> Option<&'static GpuSpec> {
 /// Overhead (`layer_seconds`, `sequence_seconds`): fitted to ML.ENERGY v3 (vLLM of 2025, CUDA graphs, dense bf16, batches to
 /// 600), kernels as above, prompts taken as 150 tokens: H100 65 rows of 8 models, median inter-token latency 5.5 % mean error
 /// and mean step 5.8 % (leaving one model out 6.2 and 6.5 %); B200 47 chat rows, 6.4 and 8.0 % (7.0 and 8.9 %), worst 41 % in
-/// rows whose host was the bottleneck. Batches above 600 are over-estimated, up to 25 % on H100 and 60 % on B200 at 2,000.
+/// rows whose host was the bottleneck. Held out: 44 runs of Qwen3-32B on 4 and 8 H100 under vLLM 0.12 with prompts of 1-4k
+/// tokens (AIConfigurator's silicon sample), time per token 5 % mean error. Batches above 600 are over-estimated, up to 25 % on H100 and 60 % on B200 at 2,000.
 /// The overhead is the host's, so all other GPUs take H100's figures. ML.ENERGY v2 (vLLM of 2024) needs ten times the overhead
 /// (A100: 0.66 ms a layer and 0.31 ms a sequence, 12.8 % error): its absolute figures are of another era and not modelled.
 static GPUS: [GpuSpec; 9] = [

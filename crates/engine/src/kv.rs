@@ -33,11 +33,7 @@ impl KvLedger {
     }
 
     pub(crate) fn give_back(&mut self, blocks: u32) {
-        debug_assert!(
-            blocks <= self.used,
-            "{blocks} of {} blocks given back",
-            self.used
-        );
+        debug_assert!(blocks <= self.used, "{blocks} of {} blocks given back", self.used);
         self.used -= blocks;
     }
 

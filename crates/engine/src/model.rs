@@ -352,15 +352,9 @@ mod tests {
             assert_eq!(name(spec.name), Some(spec.name));
         }
         assert_eq!(name("Qwen/Qwen2.5-7B-Instruct"), Some("Qwen2.5-7B"));
-        assert_eq!(
-            name("meta-llama/Meta-Llama-3.1-8B-Instruct"),
-            Some("Llama-3.1-8B")
-        );
+        assert_eq!(name("meta-llama/Meta-Llama-3.1-8B-Instruct"), Some("Llama-3.1-8B"));
         assert_eq!(name("google/gemma-2-27b-it"), Some("Gemma-2-27B"));
-        assert_eq!(
-            name("mistralai/Mistral-Large-Instruct-2407"),
-            Some("Mistral-Large")
-        );
+        assert_eq!(name("mistralai/Mistral-Large-Instruct-2407"), Some("Mistral-Large"));
         assert_eq!(name("Qwen2.5-7B-Instruct-AWQ"), None);
         assert_eq!(name("é"), None);
     }
@@ -378,8 +372,7 @@ mod tests {
                 model.vocab,
             ]
             .map(f64::from);
-            let layer =
-                hidden * (heads + 2.0 * kv) * dim + hidden * heads * dim + 3.0 * hidden * wide;
+            let layer = hidden * (heads + 2.0 * kv) * dim + hidden * heads * dim + 3.0 * hidden * wide;
             let tables = if model.tied_embeddings { 1.0 } else { 2.0 };
             let counted = layers * layer + tables * vocab * hidden;
             let error = counted / model.parameters as f64 - 1.0;

@@ -66,19 +66,12 @@ impl PowerCurve {
 
     /// Watts at the given utilisations, both in [0, 1], not above `tdp_watts`.
     #[must_use]
-    pub fn watts(
-        &self,
-        memory_share: f64,
-        compute_share: f64,
-        parallel: bool,
-        tdp_watts: f64,
-    ) -> f64 {
+    pub fn watts(&self, memory_share: f64, compute_share: f64, parallel: bool, tdp_watts: f64) -> f64 {
         let base = if parallel {
             self.context_watts - self.parallel_watts
         } else {
             self.context_watts
         };
-        (base + self.memory_watts * memory_share + self.compute_watts * compute_share.sqrt())
-            .min(tdp_watts)
+        (base + self.memory_watts * memory_share + self.compute_watts * compute_share.sqrt()).min(tdp_watts)
     }
 }

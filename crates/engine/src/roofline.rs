@@ -70,13 +70,7 @@ impl TimeTable {
     /// Tabulates `seconds` up to `largest` tokens.
     pub(crate) fn new(largest: u32, seconds: impl Fn(f64) -> f64) -> Self {
         let dense = (0..=DENSE)
-            .map(|tokens| {
-                if tokens == 0 {
-                    0.0
-                } else {
-                    seconds(f64::from(tokens))
-                }
-            })
+            .map(|tokens| if tokens == 0 { 0.0 } else { seconds(f64::from(tokens)) })
             .collect();
         let knots = 2 + largest.saturating_sub(DENSE).div_ceil(STRIDE);
         let coarse = (0..knots)

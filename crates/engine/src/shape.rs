@@ -73,9 +73,7 @@ pub enum ShapeError {
         limit: &'static str,
     },
     /// A share outside (0, 1].
-    #[error(
-        "gpu_memory_utilization is {value}: it must lie above 0 and at most at 1 (vLLM's default is 0.9)"
-    )]
+    #[error("gpu_memory_utilization is {value}: it must lie above 0 and at most at 1 (vLLM's default is 0.9)")]
     BadUtilization {
         /// What was asked for.
         value: f64,
@@ -123,12 +121,18 @@ impl EngineShape {
     /// KV blocks of the instance: as given, or what memory leaves.
     pub(crate) fn kv_blocks(&self) -> Result<u32, ShapeError> {
         self.check()?;
-        let free = self.free_bytes(self.tensor_parallel);
-        let blocks = free / self.block_bytes();
-        if blocks < 1.0 {
-            return Err(self.does_not_fit());
+        // Blocks that an engine reports prove that it runs; then only the weights must fit.
+        if let Some(blocks) = self.limits.num_gpu_blocks {
+            let weights = self.model.weight_bytes() as f64 / f64::from(self.tensor_parallel);
+            let fits = weights <= self.gpu.memory_bytes as f64;
+            return if fits { Ok(blocks) } else { Err(self.does_not_fit()) };
         }
-        Ok(self.limits.num_gpu_blocks.unwrap_or(blocks as u32))
+        let blocks = self.free_bytes(self.tensor_parallel) / self.block_bytes();
+        if blocks >= 1.0 {
+            Ok(blocks as u32)
+        } else {
+            Err(self.does_not_fit())
+        }
     }
 
     fn check(&self) -> Result<(), ShapeError> {
@@ -171,8 +175,7 @@ impl EngineShape {
     fn resident_bytes(&self, tensor_parallel: u32) -> f64 {
         let split = f64::from(tensor_parallel);
         let weights = self.model.weight_bytes() as f64 / split;
-        let widths =
-            4.0 * f64::from(self.model.hidden) + 3.0 * f64::from(self.model.intermediate) / split;
+        let widths = 4.0 * f64::from(self.model.hidden) + 3.0 * f64::from(self.model.intermediate) / split;
         let activations = 2.0 * f64::from(self.limits.max_num_batched_tokens) * widths;
         let nccl = if tensor_parallel > 1 { NCCL_BYTES } else { 0.0 };
         weights + activations + CONTEXT_BYTES + nccl
@@ -188,9 +191,7 @@ impl EngineShape {
 
     fn does_not_fit(&self) -> ShapeError {
         let enough = [1, 2, 4, 8, 16].into_iter().find(|&split| {
-            split > self.tensor_parallel
-                && self.divides(split)
-                && self.free_bytes(split) >= self.block_bytes()
+            split > self.tensor_parallel && self.divides(split) && self.free_bytes(split) >= self.block_bytes()
         });
         let mend = match enough {
             Some(split) => format!("it needs at least tensor_parallel {split}, or a GPU with more memory"),
@@ -223,38 +224,25 @@ mod tests {
 
     #[test]
     fn an_error_says_what_would_do() {
-        let error = shape("A100-80G", "Qwen2.5-72B", 1)
-            .kv_blocks()
-            .expect_err("too large");
-        assert!(
-            error.to_string().contains("at least tensor_parallel 2"),
-            "{error}"
-        );
-        let error = shape("P100", "Llama-3.1-405B", 8)
-            .kv_blocks()
-            .expect_err("too large");
+        let error = shape("A100-80G", "Qwen2.5-72B", 1).kv_blocks().expect_err("too large");
+        assert!(error.to_string().contains("at least tensor_parallel 2"), "{error}");
+        let error = shape("P100", "Llama-3.1-405B", 8).kv_blocks().expect_err("too large");
         assert!(error.to_string().contains("more memory"), "{error}");
-        assert_eq!(
-            shape("H100", "Llama-3.1-8B", 0).kv_blocks(),
-            Err(ShapeError::NoGpu)
-        );
+        assert_eq!(shape("H100", "Llama-3.1-8B", 0).kv_blocks(), Err(ShapeError::NoGpu));
         assert!(matches!(
             shape("H100", "Llama-3.1-8B", 3).kv_blocks(),
             Err(ShapeError::HeadsNotDivisible { .. })
         ));
         let mut bad = shape("H100", "Llama-3.1-8B", 1);
         bad.limits.gpu_memory_utilization = f64::NAN;
-        assert!(matches!(
-            bad.kv_blocks(),
-            Err(ShapeError::BadUtilization { .. })
-        ));
+        assert!(matches!(bad.kv_blocks(), Err(ShapeError::BadUtilization { .. })));
         bad.limits.gpu_memory_utilization = 0.9;
+        bad.limits.num_gpu_blocks = Some(777);
+        assert_eq!(bad.kv_blocks(), Ok(777));
         bad.limits.max_num_seqs = 0;
         assert!(matches!(
             bad.kv_blocks(),
-            Err(ShapeError::ZeroLimit {
-                limit: "max_num_seqs"
-            })
+            Err(ShapeError::ZeroLimit { limit: "max_num_seqs" })
         ));
     }
 

@@ -172,22 +172,11 @@ impl StepModel {
     /// Time to prefill `tokens` after a cached `prefix`, in chunks of the step budget, beside a batch of `decode_seqs` that
     /// reads `kv_tokens` of context a step, seconds. For an opaque box its whole service time.
     #[must_use]
-    pub fn prefill_seconds(
-        &self,
-        tokens: u32,
-        prefix: u32,
-        decode_seqs: u32,
-        kv_tokens: u64,
-    ) -> f64 {
+    pub fn prefill_seconds(&self, tokens: u32, prefix: u32, decode_seqs: u32, kv_tokens: u64) -> f64 {
         match &self.0.kind {
             Kind::Fixed { service_seconds } => *service_seconds,
             Kind::Physical(physical) => {
-                let chunk = self
-                    .0
-                    .limits
-                    .max_num_batched_tokens
-                    .saturating_sub(decode_seqs)
-                    .max(1);
+                let chunk = self.0.limits.max_num_batched_tokens.saturating_sub(decode_seqs).max(1);
                 physical.prefill_seconds(tokens, prefix, chunk, decode_seqs, kv_tokens)
             }
         }
@@ -288,10 +277,7 @@ impl Physical {
             (0.0, 0.0)
         };
         let layer_seconds = |tokens: f64| {
-            let products: f64 = products
-                .iter()
-                .map(|product| product.seconds(gpu, tokens))
-                .sum();
+            let products: f64 = products.iter().map(|product| product.seconds(gpu, tokens)).sum();
             layers * (products + gpu.layer_seconds + reduce_fixed + tokens * reduce_per_token)
         };
         let head_seconds = |rows: f64| head.seconds(gpu, rows) + rows * gpu.sequence_seconds;
@@ -306,23 +292,11 @@ impl Physical {
             head: TimeTable::new(limits.max_num_seqs.min(65_536), head_seconds),
             seconds_per_kv_token: bytes_per_kv_token / (gpu.kv_efficiency * gpu.bandwidth),
             seconds_per_pair: flops_per_pair / (gpu.attention_efficiency * gpu.peak_flops),
-            weight_bytes: layers
-                * products
-                    .iter()
-                    .map(|product| product.weight_bytes())
-                    .sum::<f64>()
+            weight_bytes: layers * products.iter().map(|product| product.weight_bytes()).sum::<f64>()
                 + head.weight_bytes(),
-            bytes_per_token: layers
-                * products
-                    .iter()
-                    .map(|product| product.activation_bytes())
-                    .sum::<f64>(),
+            bytes_per_token: layers * products.iter().map(|product| product.activation_bytes()).sum::<f64>(),
             bytes_per_kv_token,
-            flops_per_token: layers
-                * products
-                    .iter()
-                    .map(|product| product.flops_per_token())
-                    .sum::<f64>(),
+            flops_per_token: layers * products.iter().map(|product| product.flops_per_token()).sum::<f64>(),
             head_flops: head.flops_per_token(),
             flops_per_pair,
             gpu: gpu.clone(),
@@ -337,8 +311,7 @@ impl Physical {
         let rows = work.prefill_seqs.saturating_add(work.decode_seqs).max(1);
         let kv_tokens = work.kv_tokens.saturating_add(work.prefill_kv_tokens) as f64;
         // MFU grows with length as L / (L + half): that is `half / 2` more pairs for every prompt token.
-        let pairs = work.prefill_attention
-            + f64::from(work.prefill_tokens) * 0.5 * self.gpu.attention_half_tokens;
+        let pairs = work.prefill_attention + f64::from(work.prefill_tokens) * 0.5 * self.gpu.attention_half_tokens;
         self.layers.seconds(tokens)
             + self.head.seconds(rows)
             + kv_tokens * self.seconds_per_kv_token
@@ -353,12 +326,10 @@ impl Physical {
         let (memory_share, compute_share) = self.utilisation(work, seconds);
         let watts = Watts(
             self.gpus
-                * self.gpu.power.watts(
-                    memory_share,
-                    compute_share,
-                    self.gpus > 1.0,
-                    self.gpu.tdp_watts,
-                ),
+                * self
+                    .gpu
+                    .power
+                    .watts(memory_share, compute_share, self.gpus > 1.0, self.gpu.tdp_watts),
         );
         StepCost {
             seconds,
@@ -372,25 +343,16 @@ impl Physical {
         let tokens = f64::from(work.prefill_tokens) + f64::from(work.decode_seqs);
         let rows = f64::from(work.prefill_seqs) + f64::from(work.decode_seqs);
         let kv_tokens = work.kv_tokens.saturating_add(work.prefill_kv_tokens) as f64;
-        let bytes =
-            self.weight_bytes + tokens * self.bytes_per_token + kv_tokens * self.bytes_per_kv_token;
+        let bytes = self.weight_bytes + tokens * self.bytes_per_token + kv_tokens * self.bytes_per_kv_token;
         let pairs = work.prefill_attention + work.kv_tokens as f64;
-        let flops =
-            tokens * self.flops_per_token + rows * self.head_flops + pairs * self.flops_per_pair;
+        let flops = tokens * self.flops_per_token + rows * self.head_flops + pairs * self.flops_per_pair;
         (
             bytes / (seconds * self.gpu.bandwidth),
             flops / (seconds * self.gpu.peak_flops),
         )
     }
 
-    fn prefill_seconds(
-        &self,
-        tokens: u32,
-        prefix: u32,
-        chunk: u32,
-        decode_seqs: u32,
-        kv_tokens: u64,
-    ) -> f64 {
+    fn prefill_seconds(&self, tokens: u32, prefix: u32, chunk: u32, decode_seqs: u32, kv_tokens: u64) -> f64 {
         let step = |prefill_tokens: u32| {
             let prefill_seqs = u32::from(prefill_tokens > 0);
             self.seconds(&StepWork {
@@ -407,12 +369,8 @@ impl Physical {
         // What depends on the prefix is linear in it, so all chunks together have a closed form.
         let pairs = f64::from(tokens) * (f64::from(prefix) + 0.5 * f64::from(tokens));
         let chunks = whole + f64::from(u32::from(rest > 0));
-        let prefixes =
-            chunks * f64::from(prefix) + f64::from(chunk) * 0.5 * chunks * (chunks - 1.0).max(0.0);
-        whole * step(chunk)
-            + last
-            + pairs * self.seconds_per_pair
-            + prefixes * self.seconds_per_kv_token
+        let prefixes = chunks * f64::from(prefix) + f64::from(chunk) * 0.5 * chunks * (chunks - 1.0).max(0.0);
+        whole * step(chunk) + last + pairs * self.seconds_per_pair + prefixes * self.seconds_per_kv_token
     }
 
     fn energy_terms(&self, seqs: u32) -> EnergyTerms {

@@ -6,24 +6,25 @@ use std::fmt::Write as _;
 const HEADS: [&str; 13] = [
     "",
     "measured",
-    "J/out token",
-    "Wh/request",
+    "J/out tok",
+    "Wh/req",
     "requests",
     "out tokens",
     "mean W",
-    "used %",
-    "idle %",
-    "unattr %",
-    "wasted %",
-    "counter/power/model %",
-    "flaws",
+    "used",
+    "idle",
+    "unattr.",
+    "wasted",
+    "source",
+    "flawed",
 ];
 
 impl Report {
     /// The table: a row per key, the total, and a last line that states the balance in whole millijoules. Figures per token
     /// and per request divide all measured energy of the row, idle included; "-" where there is nothing to divide by.
     ///
-    /// `wasted %` is a share of what was attributed, the other shares are of what was measured.
+    /// `wasted` is a share of what was attributed (`used`), the other shares are of what was measured. `source` says where the
+    /// measured energy comes from: energy counters, power samples or a model.
     #[must_use]
     pub fn render(&self) -> String {
         let mut table = vec![HEADS.map(str::to_owned)];
@@ -91,16 +92,6 @@ fn push_row(text: &mut String, row: &[String; 13], widths: &[usize]) {
 fn cells(key: &str, row: &EnergyFigures) -> [String; 13] {
     let joules = row.measured_mj as f64 / 1e3;
     let share = |part: u64| percent(part, row.measured_mj);
-    let sources = if row.measured_mj == 0 {
-        "-".to_owned()
-    } else {
-        format!(
-            "{}/{}/{}",
-            share(row.counter_mj),
-            share(row.power_mj),
-            share(row.modelled_mj)
-        )
-    };
     [
         key.to_owned(),
         energy(joules),
@@ -113,9 +104,30 @@ fn cells(key: &str, row: &EnergyFigures) -> [String; 13] {
         share(row.idle_mj),
         share(row.unattributed_mj),
         percent(row.wasted_mj, row.attributed_mj),
-        sources,
+        source(row),
         grouped(row.flawed_intervals),
     ]
+}
+
+/// The sources that gave something, the largest first.
+fn source(row: &EnergyFigures) -> String {
+    let mut parts = [
+        (row.counter_mj, "counter"),
+        (row.power_mj, "power"),
+        (row.modelled_mj, "model"),
+    ];
+    parts.sort_by_key(|&(energy, _)| std::cmp::Reverse(energy));
+    let given: Vec<_> = parts.into_iter().filter(|&(energy, _)| energy > 0).collect();
+    match given[..] {
+        [] => "-".to_owned(),
+        [(_, name)] => name.to_owned(),
+        _ => {
+            let shares = given
+                .iter()
+                .map(|&(energy, name)| format!("{} {name}", percent(energy, row.measured_mj)));
+            shares.collect::<Vec<_>>().join(", ")
+        }
+    }
 }
 
 fn ratio(value: f64, by: f64, digits: usize) -> String {
@@ -127,7 +139,11 @@ fn ratio(value: f64, by: f64, digits: usize) -> String {
 }
 
 fn percent(part: u64, whole: u64) -> String {
-    ratio(100.0 * part as f64, whole as f64, 1)
+    if whole == 0 {
+        "-".to_owned()
+    } else {
+        format!("{:.1}%", 100.0 * part as f64 / whole as f64)
+    }
 }
 
 /// Joules with the prefix that keeps the number short.

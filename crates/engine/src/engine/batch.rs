@@ -109,8 +109,7 @@ impl Engine {
             work.prefill_seqs += 1;
             work.prefill_tokens += tokens;
             work.prefill_kv_tokens += u64::from(prefix);
-            work.prefill_attention +=
-                f64::from(tokens) * (f64::from(prefix) + 0.5 * f64::from(tokens));
+            work.prefill_attention += f64::from(tokens) * (f64::from(prefix) + 0.5 * f64::from(tokens));
             StepPart {
                 id,
                 prefill_tokens: tokens,

@@ -24,11 +24,7 @@ fn request(id: u64, prompt_tokens: u32, output_tokens: u32) -> EngineRequest {
 fn run_to_end(engine: &mut Engine) -> (Vec<EngineEvent>, Vec<Step>) {
     let (mut events, mut steps) = (Vec::new(), Vec::new());
     while let Some(step) = engine.begin_step() {
-        assert_eq!(
-            engine.begin_step(),
-            Some(step),
-            "beginning twice changes nothing"
-        );
+        assert_eq!(engine.begin_step(), Some(step), "beginning twice changes nothing");
         engine.end_step(&mut events);
         steps.push(step);
     }
@@ -53,10 +49,7 @@ fn a_long_prompt_is_cut_into_chunks() {
     let prefill: Vec<u32> = steps.iter().map(|step| step.work.prefill_tokens).collect();
     assert_eq!(prefill, [2048, 2048, 904, 0, 0]);
     assert_eq!(
-        steps
-            .iter()
-            .map(|step| step.work.prefill_attention)
-            .sum::<f64>(),
+        steps.iter().map(|step| step.work.prefill_attention).sum::<f64>(),
         5000.0 * 5000.0 / 2.0
     );
     assert_eq!(steps[4].work.kv_tokens, 5002);
@@ -106,10 +99,7 @@ fn a_cached_prefix_is_not_computed_but_takes_blocks() {
         .expect("fits");
     assert_eq!(engine.stats().pending_prefill_tokens, 41);
     let step = engine.begin_step().expect("work");
-    assert_eq!(
-        step.work.prefill_tokens, 41,
-        "at least the last token is computed"
-    );
+    assert_eq!(step.work.prefill_tokens, 41, "at least the last token is computed");
     assert_eq!(step.work.prefill_kv_tokens, 960 + 999);
     assert_eq!(engine.stats().kv_used_blocks, 2 * 63);
 }
@@ -135,10 +125,7 @@ fn the_last_admitted_gives_way_and_is_computed_again() {
         .iter()
         .filter(|event| matches!(event, EngineEvent::FirstToken { .. }))
         .count();
-    assert_eq!(
-        first_tokens, 2,
-        "a recomputed request has no second first token"
-    );
+    assert_eq!(first_tokens, 2, "a recomputed request has no second first token");
     assert_eq!(engine.stats().preemptions_total, 1);
     assert_eq!(engine.stats().generation_tokens_total, 24);
     assert_eq!(engine.stats().prompt_tokens_total, 24);
@@ -201,9 +188,7 @@ fn an_abort_within_a_step_silences_the_request() {
     engine.begin_step();
     assert!(engine.abort(RequestId(1)));
     assert!(!engine.abort(RequestId(1)));
-    engine
-        .submit(request(3, 10, 5))
-        .expect("takes the free slot");
+    engine.submit(request(3, 10, 5)).expect("takes the free slot");
     let mut events = Vec::new();
     engine.end_step(&mut events);
     assert_eq!(events, [EngineEvent::FirstToken { id: RequestId(2) }]);
@@ -221,9 +206,7 @@ fn an_opaque_box_serves_in_parallel_slots() {
     };
     let mut engine = Engine::new(StepModel::fixed(0.0105, limits));
     for id in 0..3 {
-        engine
-            .submit(request(id, 1 + 1000 * id as u32, 2))
-            .expect("no limit");
+        engine.submit(request(id, 1 + 1000 * id as u32, 2)).expect("no limit");
     }
     let mut now = 0.0;
     let mut finished = Vec::new();
@@ -253,14 +236,8 @@ fn an_opaque_box_serves_in_parallel_slots() {
 /// One thing that a driver does.
 #[derive(Clone, Debug)]
 enum Act {
-    Submit {
-        prompt: u32,
-        output: u32,
-        cached: u32,
-    },
-    Abort {
-        which: usize,
-    },
+    Submit { prompt: u32, output: u32, cached: u32 },
+    Abort { which: usize },
     Begin,
     End,
 }
@@ -297,11 +274,7 @@ fn drive(model: StepModel, acts: &[Act]) -> Result<(Vec<EngineEvent>, EngineStat
             break;
         }
         match act {
-            Act::Submit {
-                prompt,
-                output,
-                cached,
-            } => {
+            Act::Submit { prompt, output, cached } => {
                 let id = RequestId(fates.len() as u64);
                 let request = EngineRequest {
                     id,
@@ -384,10 +357,7 @@ fn check_ledgers(engine: &Engine) -> Result<(), TestCaseError> {
         live().map(Sequence::pending_decode).sum::<u64>(),
         stats.pending_decode_tokens
     );
-    prop_assert_eq!(
-        engine.ids.len(),
-        engine.running.len() + engine.waiting.len()
-    );
+    prop_assert_eq!(engine.ids.len(), engine.running.len() + engine.waiting.len());
     prop_assert_eq!(engine.slots.len(), engine.vacant.len() + engine.ids.len());
     if engine.step.is_some() {
         let budget = engine
@@ -395,10 +365,7 @@ fn check_ledgers(engine: &Engine) -> Result<(), TestCaseError> {
             .iter()
             .map(|part| part.prefill_tokens + part.decode_tokens)
             .sum::<u32>();
-        prop_assert!(
-            engine.model.fixed_seconds().is_some()
-                || budget <= engine.model.limits().max_num_batched_tokens
-        );
+        prop_assert!(engine.model.fixed_seconds().is_some() || budget <= engine.model.limits().max_num_batched_tokens);
     }
     Ok(())
 }

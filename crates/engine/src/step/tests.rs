@@ -70,11 +70,7 @@ fn the_case_every_reader_knows() {
     // Llama-3.1-8B on one H100 at batch 64: 11.5 ms and 0.119 J per token (ML.ENERGY v3).
     let model = built("H100", "Llama-3.1-8B", 1);
     assert_near(model.decode_step_seconds(64, 64 * 348), 11.5e-3, 0.15);
-    assert_near(
-        model.cost(&chat(64, 150.0, 396.0)).joules.0 / 64.0,
-        0.119,
-        0.20,
-    );
+    assert_near(model.cost(&chat(64, 150.0, 396.0)).joules.0 / 64.0, 0.119, 0.20);
 }
 
 #[test]
@@ -91,10 +87,7 @@ fn prefill_is_compute_bound() {
     let model = built("H100", "Llama-3.1-8B", 1);
     let floor = 2.0 * 7.5e9 * 4096.0 / 989e12;
     let seconds = model.prefill_seconds(4096, 0, 0, 0);
-    assert!(
-        seconds > floor && seconds < 2.5 * floor,
-        "{seconds} against {floor}"
-    );
+    assert!(seconds > floor && seconds < 2.5 * floor, "{seconds} against {floor}");
     assert!(
         model
             .cost(&StepWork {
@@ -218,14 +211,7 @@ fn works() -> impl Strategy<Value = StepWork> {
         0_u64..500_000,
     )
         .prop_map(
-            |(
-                prefill_tokens,
-                prefill_seqs,
-                prefill_attention,
-                prefill_kv_tokens,
-                decode_seqs,
-                kv_tokens,
-            )| StepWork {
+            |(prefill_tokens, prefill_seqs, prefill_attention, prefill_kv_tokens, decode_seqs, kv_tokens)| StepWork {
                 prefill_tokens,
                 prefill_seqs,
                 prefill_attention,
@@ -246,11 +232,7 @@ fn specs() -> impl Strategy<Value = (&'static GpuSpec, &'static crate::ModelSpec
 }
 
 /// The physics alone: whether the weights fit does not matter to time.
-fn physics(
-    gpu: &'static GpuSpec,
-    model: &'static crate::ModelSpec,
-    tensor_parallel: u32,
-) -> Physical {
+fn physics(gpu: &'static GpuSpec, model: &'static crate::ModelSpec, tensor_parallel: u32) -> Physical {
     Physical::new(&EngineShape {
         gpu,
         model,
