@@ -1,0 +1,107 @@
+//! Starting and stopping an agent.
+
+use crate::backoff::Backoff;
+use crate::config::{AgentConfig, AgentError};
+use crate::engines::EngineWatch;
+use crate::gpu_meter::GpuMeters;
+use crate::gpu_thread::GpuThread;
+use crate::session::Session;
+use crate::shared::Shared;
+use equipoise_backend::{EngineClient, EngineClientConfig};
+use equipoise_proto::v1::Instance;
+use equipoise_telemetry::{AgentMetrics, Registry};
+use equipoise_types::RandomStream;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use tonic::transport::Endpoint;
+
+/// The node agent.
+#[derive(Debug)]
+pub struct Agent;
+
+/// An agent that runs until [`RunningAgent::shutdown`]. Dropping it stops it at once, as a crash would: the lease then
+/// ends by itself.
+#[derive(Debug)]
+pub struct RunningAgent {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+    session: JoinSet<()>,
+}
+
+impl Agent {
+    /// Starts an agent whose metrics nobody reads.
+    ///
+    /// # Errors
+    /// See [`Self::start_with_metrics`].
+    pub async fn start(config: AgentConfig) -> Result<RunningAgent, AgentError> {
+        Self::start_with_metrics(config, AgentMetrics::new(&mut Registry::default())).await
+    }
+
+    /// Starts an agent. It returns once the GPU driver is loaded or found absent; the control plane and the engines need
+    /// not be there yet.
+    ///
+    /// # Errors
+    /// [`AgentError`] if the configuration cannot work, or the NVML library that it names cannot be loaded.
+    pub async fn start_with_metrics(config: AgentConfig, metrics: AgentMetrics) -> Result<RunningAgent, AgentError> {
+        config.check()?;
+        let AgentConfig {
+            control,
+            node,
+            mut instances,
+            telemetry_interval,
+            nvml,
+            lease_ttl,
+        } = config;
+        let endpoint = Endpoint::from_shared(control.clone()).map_err(|error| AgentError::Control {
+            control,
+            reason: error.to_string(),
+        })?;
+        let shared = Arc::new(Shared::new(telemetry_interval, metrics));
+        let mut engines = Vec::with_capacity(instances.len());
+        for instance in &mut instances {
+            instance.node.clone_from(&node);
+            engines.push(EngineWatch::new(
+                instance.name.clone(),
+                engine_client(instance)?,
+                instance.emulated,
+            ));
+        }
+        let mut tasks = JoinSet::new();
+        if let Some(thread) = GpuThread::start(nvml, Arc::clone(&shared)).await? {
+            tasks.spawn(GpuMeters::new(thread, &instances).run(Arc::clone(&shared)));
+        }
+        for engine in engines {
+            tasks.spawn(engine.run(Arc::clone(&shared)));
+        }
+        let backoff = Backoff::new(RandomStream::new(0).derive("reconnect").derive(&node));
+        let mut session = JoinSet::new();
+        session.spawn(Session::new(endpoint, node, instances, lease_ttl, backoff, Arc::clone(&shared)).run());
+        Ok(RunningAgent { shared, tasks, session })
+    }
+}
+
+fn engine_client(instance: &Instance) -> Result<EngineClient, AgentError> {
+    EngineClient::new(&instance.endpoint, EngineClientConfig::default()).map_err(|source| AgentError::Endpoint {
+        instance: instance.name.clone(),
+        source,
+    })
+}
+
+impl RunningAgent {
+    /// Stops: sends what was measured, gives the lease back, and returns when all has ended (a few seconds at most).
+    pub async fn shutdown(mut self) {
+        // Samplers first: what they are at goes out with the last batches.
+        self.shared.drain();
+        join(&mut self.tasks).await;
+        self.shared.stop();
+        join(&mut self.session).await;
+    }
+}
+
+async fn join(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a task of the agent failed");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What an agent must be told, and what is wrong with it if it cannot start.
+
+use equipoise_proto::v1::Instance;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where GPU telemetry comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NvmlMode {
+    /// NVML where there is one; a node without runs without.
+    #[default]
+    Auto,
+    /// No GPU telemetry.
+    Off,
+    /// The library at this path; the agent does not start if it cannot be loaded.
+    Path(PathBuf),
+}
+
+/// What an agent must be told.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// The control plane, for example `http://control.equipoise:7070`.
+    pub control: String,
+    /// This node's name, unique in the cluster.
+    pub node: String,
+    /// The instances of this node. Their `node` is set by the agent.
+    pub instances: Vec<Instance>,
+    /// How often to sample until the control plane says otherwise.
+    pub telemetry_interval: Duration,
+    /// GPU telemetry.
+    pub nvml: NvmlMode,
+    /// Wanted life of the lease without renewal.
+    pub lease_ttl: Duration,
+}
+
+impl AgentConfig {
+    /// The usual: a sample every 200 ms, a lease of 5 s, NVML where there is one.
+    #[must_use]
+    pub fn new(control: impl Into<String>, node: impl Into<String>, instances: Vec<Instance>) -> Self {
+        Self {
+            control: control.into(),
+            node: node.into(),
+            instances,
+            telemetry_interval: Duration::from_millis(200),
+            nvml: NvmlMode::Auto,
+            lease_ttl: Duration::from_secs(5),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), AgentError> {
+        if self.node.is_empty() {
+            return Err(AgentError::NoNode);
+        }
+        let mut names = BTreeSet::new();
+        let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+        for instance in &self.instances {
+            if instance.name.is_empty() || !names.insert(instance.name.as_str()) {
+                return Err(AgentError::InstanceName {
+                    name: instance.name.clone(),
+                });
+            }
+            for gpu in &instance.gpus {
+                if let Some(first) = owners.insert(gpu, &instance.name) {
+                    return Err(AgentError::SharedGpu {
+                        gpu: gpu.clone(),
+                        first: first.to_owned(),
+                        second: instance.name.clone(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The node has no name.
+    #[error("the node has no name: set `node` to one that is unique in the cluster")]
+    NoNode,
+    /// An instance has no name, or two have the same.
+    #[error("instance name `{name}` is empty or used twice: names must be unique in the cluster")]
+    InstanceName {
+        /// The name.
+        name: String,
+    },
+    /// Two instances claim one GPU: its energy could not be told apart.
+    #[error(
+        "GPU {gpu} is claimed by `{first}` and by `{second}`: the energy of a shared board cannot be told apart, list it once"
+    )]
+    SharedGpu {
+        /// The GPU.
+        gpu: String,
+        /// One claimant.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// The control plane's address is no URI.
+    #[error("control plane address `{control}` is unusable: {reason}; write it like http://host:7070")]
+    Control {
+        /// The address.
+        control: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An instance's endpoint is unusable.
+    #[error("instance `{instance}`: {source}")]
+    Endpoint {
+        /// The instance.
+        instance: String,
+        /// What is wrong.
+        source: equipoise_backend::BackendError,
+    },
+    /// The NVML library that was asked for cannot be used.
+    #[error("GPU telemetry was asked for and is not to be had: {0}")]
+    Nvml(#[from] equipoise_device::DeviceError),
+    /// The thread that reads GPUs could not be started, or the driver did not answer.
+    #[error("the GPU driver did not answer: {0}")]
+    GpuThread(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(name: &str, gpus: &[&str]) -> Instance {
+        Instance {
+            name: name.to_owned(),
+            gpus: gpus.iter().map(|&gpu| gpu.to_owned()).collect(),
+            ..Instance::default()
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let check = |instances| AgentConfig::new("http://c:1", "n", instances).check();
+        assert!(check(vec![instance("a", &["0"]), instance("b", &["1", "2"])]).is_ok());
+        assert!(matches!(
+            check(vec![instance("a", &[]), instance("a", &[])]),
+            Err(AgentError::InstanceName { .. })
+        ));
+        let shared = check(vec![instance("a", &["0"]), instance("b", &["0"])]).expect_err("shared");
+        assert!(shared.to_string().contains("`a` and by `b`"), "{shared}");
+        assert!(matches!(
+            AgentConfig::new("http://c:1", "", vec![]).check(),
+            Err(AgentError::NoNode)
+        ));
+    }
+}
