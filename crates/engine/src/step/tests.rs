@@ -1,4 +1,5 @@
 use super::*;
+use crate::gpu::GpuSpec;
 use crate::{gpu, gpus, model, models};
 use proptest::prelude::*;
 
