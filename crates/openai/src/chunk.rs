@@ -142,8 +142,7 @@ impl<'de> Deserialize<'de> for Choices {
                 let mut seen = Choices::default();
                 while let Some(choice) = list.next_element::<WireChoice>()? {
                     seen.count += 1;
-                    let content =
-                        choice.text.0 || choice.delta.is_some_and(|delta| delta.has_content());
+                    let content = choice.text.0 || choice.delta.is_some_and(|delta| delta.has_content());
                     seen.with_content += u32::from(content);
                     seen.finish_reason = choice.finish_reason.or(seen.finish_reason);
                 }
@@ -216,10 +215,7 @@ mod tests {
         let role = parse(
             r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":null}"#,
         );
-        assert_eq!(
-            (role.choices, role.content_choices, role.finish_reason),
-            (1, 0, None)
-        );
+        assert_eq!((role.choices, role.content_choices, role.finish_reason), (1, 0, None));
         let token = parse(
             r#"{"choices":[{"index":0,"delta":{"content":" file"},"logprobs":null,"finish_reason":"length","stop_reason":null}]}"#,
         );
@@ -227,18 +223,15 @@ mod tests {
             (token.content_choices, token.finish_reason),
             (1, Some(FinishReason::Length))
         );
-        let usage = parse(
-            r#"{"choices":[],"usage":{"prompt_tokens":13,"total_tokens":17,"completion_tokens":4}}"#,
-        );
+        let usage = parse(r#"{"choices":[],"usage":{"prompt_tokens":13,"total_tokens":17,"completion_tokens":4}}"#);
         assert!(usage.is_usage_only());
         assert_eq!(usage.usage.map(|usage| usage.completion_tokens), Some(4));
     }
 
     #[test]
     fn continuous_usage_is_not_the_usage_only_chunk() {
-        let chunk = parse(
-            r#"{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#,
-        );
+        let chunk =
+            parse(r#"{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
         assert!(!chunk.is_usage_only() && chunk.usage.is_some());
     }
 
@@ -249,9 +242,8 @@ mod tests {
             (two.choices, two.content_choices, two.finish_reason),
             (2, 1, Some(FinishReason::Stop))
         );
-        let tool = parse(
-            r#"{"choices":[{"delta":{"tool_calls":[{"index":0}]},"finish_reason":"tool_calls"}],"usage":null}"#,
-        );
+        let tool =
+            parse(r#"{"choices":[{"delta":{"tool_calls":[{"index":0}]},"finish_reason":"tool_calls"}],"usage":null}"#);
         assert_eq!(
             (tool.content_choices, tool.finish_reason),
             (1, Some(FinishReason::ToolCalls))

@@ -111,12 +111,7 @@ impl ErrorResponse {
     /// 401: no key, or an unknown one.
     #[must_use]
     pub fn unauthorized(message: impl Into<String>) -> Self {
-        Self::new(
-            401,
-            "authentication_error",
-            "invalid_api_key",
-            message.into(),
-        )
+        Self::new(401, "authentication_error", "invalid_api_key", message.into())
     }
 
     /// 404: no such model. Names what is served as long as that is short.
@@ -159,20 +154,14 @@ impl ErrorResponse {
     /// 413: the body is longer than is accepted.
     #[must_use]
     pub fn too_large(limit_bytes: u64) -> Self {
-        let message =
-            format!("The request body is longer than {limit_bytes} bytes; send a shorter prompt.");
+        let message = format!("The request body is longer than {limit_bytes} bytes; send a shorter prompt.");
         Self::new(413, INVALID_REQUEST, "request_too_large", message)
     }
 
     /// 429: a rate, a budget or the queue is exhausted.
     #[must_use]
     pub fn too_many_requests(message: impl Into<String>) -> Self {
-        Self::new(
-            429,
-            "rate_limit_error",
-            "rate_limit_exceeded",
-            message.into(),
-        )
+        Self::new(429, "rate_limit_error", "rate_limit_exceeded", message.into())
     }
 
     /// 500: a fault of ours.
@@ -212,10 +201,7 @@ mod tests {
             String::from_utf8(error.body.to_json()).expect("UTF-8"),
             r#"{"error":{"message":"The model `x` does not exist. Served: a, b.","type":"invalid_request_error","param":"model","code":"model_not_found"}}"#
         );
-        assert_eq!(
-            ErrorBody::from_json(&error.body.to_json()),
-            Some(error.body)
-        );
+        assert_eq!(ErrorBody::from_json(&error.body.to_json()), Some(error.body));
     }
 
     #[test]
@@ -230,8 +216,7 @@ mod tests {
 
     #[test]
     fn vllm_s_errors_are_understood() {
-        let body =
-            br#"{"error":{"message":"m","type":"NotFoundError","param":"model","code":404}}"#;
+        let body = br#"{"error":{"message":"m","type":"NotFoundError","param":"model","code":404}}"#;
         assert_eq!(
             ErrorBody::from_json(body).and_then(|error| error.code),
             Some(ErrorCode::Status(404))

@@ -80,24 +80,22 @@ impl Scan<'_> {
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), usize> {
-        if self.next_is(byte) {
-            Ok(())
-        } else {
-            Err(self.at)
-        }
+        if self.next_is(byte) { Ok(()) } else { Err(self.at) }
     }
 
     fn string(&mut self) -> Result<Range<usize>, usize> {
         self.skip_whitespace();
         let start = self.at;
         self.expect(b'"')?;
-        while let Some(byte) = self.peek() {
-            self.at += 1;
-            match byte {
-                b'"' => return Ok(start..self.at),
-                b'\\' => self.at += 1,
-                _ => {}
+        while let Some(rest) = self.bytes.get(self.at..)
+            && let Some(stop) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))
+        {
+            if rest[stop] == b'"' {
+                self.at += stop + 1;
+                return Ok(start..self.at);
             }
+            // The escaped byte cannot end the string.
+            self.at += stop + 2;
         }
         Err(self.bytes.len())
     }

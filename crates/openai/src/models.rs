@@ -43,10 +43,7 @@ impl ModelList {
     /// A list of `data`.
     #[must_use]
     pub fn new(data: Vec<ModelCard>) -> Self {
-        Self {
-            object: list(),
-            data,
-        }
+        Self { object: list(), data }
     }
 
     /// As JSON bytes.
@@ -59,12 +56,7 @@ impl ModelList {
 impl ModelCard {
     /// A card with the fixed members filled in.
     #[must_use]
-    pub fn new(
-        id: impl Into<String>,
-        owned_by: impl Into<String>,
-        created: u64,
-        max_model_len: Option<u32>,
-    ) -> Self {
+    pub fn new(id: impl Into<String>, owned_by: impl Into<String>, created: u64, max_model_len: Option<u32>) -> Self {
         Self {
             id: id.into(),
             object: model(),

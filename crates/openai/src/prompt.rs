@@ -68,10 +68,7 @@ macro_rules! seed {
     ($name:ident, $value:ty) => {
         impl<'de> DeserializeSeed<'de> for $name<'_, '_> {
             type Value = $value;
-            fn deserialize<D: Deserializer<'de>>(
-                self,
-                deserializer: D,
-            ) -> Result<$value, D::Error> {
+            fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<$value, D::Error> {
                 deserializer.deserialize_any(self)
             }
         }
@@ -193,8 +190,7 @@ impl<'de> Visitor<'de> for PromptItem<'_, '_> {
         f.write_str("a string, a token id, or a list of token ids")
     }
     fn visit_u64<E: Error>(self, id: u64) -> Result<bool, E> {
-        let id = u32::try_from(id)
-            .map_err(|_| E::custom(format_args!("token id {id} does not fit 32 bits")))?;
+        let id = u32::try_from(id).map_err(|_| E::custom(format_args!("token id {id} does not fit 32 bits")))?;
         if !self.in_ids {
             self.prompt.start();
         }

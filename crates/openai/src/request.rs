@@ -117,9 +117,7 @@ impl RequestError {
     pub fn param(&self) -> Option<&'static str> {
         match self {
             Self::InvalidJson { .. } => None,
-            Self::WrongType { param, .. }
-            | Self::OutOfRange { param, .. }
-            | Self::Missing { param, .. } => Some(param),
+            Self::WrongType { param, .. } | Self::OutOfRange { param, .. } | Self::Missing { param, .. } => Some(param),
         }
     }
 }
@@ -188,8 +186,7 @@ impl RequestHead {
     /// At least 1 for a prompt that has text.
     #[must_use]
     pub fn prompt_tokens_estimate(&self, chars_per_token: f64) -> u32 {
-        let tokens = (self.prompt_chars as f64 / chars_per_token.max(0.1)).ceil()
-            + self.prompt_token_ids as f64;
+        let tokens = (self.prompt_chars as f64 / chars_per_token.max(0.1)).ceil() + self.prompt_token_ids as f64;
         tokens as u32
     }
 
@@ -213,11 +210,7 @@ fn rejection(error: &serde_json::Error, at: &'static str) -> RequestError {
             column,
         }
     } else {
-        RequestError::InvalidJson {
-            reason,
-            line,
-            column,
-        }
+        RequestError::InvalidJson { reason, line, column }
     }
 }
 
@@ -305,9 +298,7 @@ impl Draft<'_> {
             "user" => read(&mut seen.user, map),
             "prompt_embeds" => read(&mut seen.prompt_embeds, map),
             "messages" if self.endpoint == Endpoint::Chat => map.next_value_seed(Messages(prompt)),
-            "prompt" if self.endpoint == Endpoint::Completions => {
-                map.next_value_seed(Prompts(prompt))
-            }
+            "prompt" if self.endpoint == Endpoint::Completions => map.next_value_seed(Prompts(prompt)),
             "tools" | "functions" => {
                 seen.has_tools |= map.next_value_seed(Written(prompt))?;
                 Ok(())
@@ -333,14 +324,9 @@ impl Draft<'_> {
                     mend,
                 });
             }
-            Endpoint::Completions
-                if seen.prompt_embeds.is_none() && prompt.chars == 0 && prompt.token_ids == 0 =>
-            {
+            Endpoint::Completions if seen.prompt_embeds.is_none() && prompt.chars == 0 && prompt.token_ids == 0 => {
                 let mend = "send a string, a list of strings, or a list of token ids";
-                return Err(RequestError::Missing {
-                    param: "prompt",
-                    mend,
-                });
+                return Err(RequestError::Missing { param: "prompt", mend });
             }
             Endpoint::Chat | Endpoint::Completions => {}
         }
@@ -359,10 +345,7 @@ impl Draft<'_> {
                 .stream_options
                 .and_then(|options| options.include_usage)
                 .unwrap_or(false),
-            max_tokens: seen
-                .max_completion_tokens
-                .or(seen.max_tokens)
-                .map(|count| count.0),
+            max_tokens: seen.max_completion_tokens.or(seen.max_tokens).map(|count| count.0),
             min_tokens: seen.min_tokens.map(|count| count.0),
             ignore_eos: seen.ignore_eos.unwrap_or(false),
             n,
@@ -376,10 +359,7 @@ impl Draft<'_> {
     }
 }
 
-fn read<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
-    slot: &mut Option<T>,
-    map: &mut A,
-) -> Result<(), A::Error> {
+fn read<'de, A: MapAccess<'de>, T: Deserialize<'de>>(slot: &mut Option<T>, map: &mut A) -> Result<(), A::Error> {
     *slot = map.next_value()?;
     Ok(())
 }

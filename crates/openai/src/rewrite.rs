@@ -80,10 +80,7 @@ pub fn with_stream_usage(body: &Bytes) -> Result<Bytes, RewriteError> {
 fn options_edits(body: &[u8], object: Range<usize>) -> Result<Vec<Edit>, RewriteError> {
     let start = object.start;
     let options = members(body, object).map_err(|offset| RewriteError::NotAnObject { offset })?;
-    if named(&options, body, "continuous_usage_stats")
-        .next()
-        .is_some()
-    {
+    if named(&options, body, "continuous_usage_stats").next().is_some() {
         return Ok(Vec::new());
     }
     let set: Vec<&Member> = named(&options, body, "include_usage").collect();
@@ -95,12 +92,8 @@ fn options_edits(body: &[u8], object: Range<usize>) -> Result<Vec<Edit>, Rewrite
             r#""include_usage":true"#,
         )]);
     }
-    let not_true = set
-        .into_iter()
-        .filter(|member| &body[member.value.clone()] != b"true");
-    Ok(not_true
-        .map(|member| Edit::new(member.value.clone(), "true"))
-        .collect())
+    let not_true = set.into_iter().filter(|member| &body[member.value.clone()] != b"true");
+    Ok(not_true.map(|member| Edit::new(member.value.clone(), "true")).collect())
 }
 
 /// Puts `member` first into the object whose brace is the first at or after `from`.
@@ -131,13 +124,8 @@ fn top_level(body: &[u8]) -> Result<Vec<Member>, RewriteError> {
     members(body, 0..body.len()).map_err(|offset| RewriteError::NotAnObject { offset })
 }
 
-fn named<'a>(
-    list: &'a [Member],
-    body: &'a [u8],
-    name: &'a str,
-) -> impl Iterator<Item = &'a Member> {
-    list.iter()
-        .filter(move |member| member.is_named(body, name))
+fn named<'a>(list: &'a [Member], body: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a Member> {
+    list.iter().filter(move |member| member.is_named(body, name))
 }
 
 /// Applies edits that are in order and do not overlap.
@@ -195,10 +183,7 @@ mod tests {
     #[test]
     fn what_cannot_be_rewritten_is_refused() {
         let refused = |body: &'static str| with_model(&Bytes::from(body), "m");
-        assert_eq!(
-            refused(r#"{"x":1}"#),
-            Err(RewriteError::Missing { member: "model" })
-        );
+        assert_eq!(refused(r#"{"x":1}"#), Err(RewriteError::Missing { member: "model" }));
         assert_eq!(refused("[]"), Err(RewriteError::NotAnObject { offset: 0 }));
         assert_eq!(
             with_stream_usage(&Bytes::from(r#"{"stream_options":3}"#)),
@@ -212,10 +197,7 @@ mod tests {
             usage(r#" {"a":1}"#),
             r#" {"stream_options":{"include_usage":true},"a":1}"#
         );
-        assert_eq!(
-            usage("{ }"),
-            r#"{"stream_options":{"include_usage":true} }"#
-        );
+        assert_eq!(usage("{ }"), r#"{"stream_options":{"include_usage":true} }"#);
         assert_eq!(
             usage(r#"{"stream_options": null}"#),
             r#"{"stream_options": {"include_usage":true}}"#

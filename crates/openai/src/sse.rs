@@ -37,9 +37,7 @@ impl SseEvent<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SseError {
     /// A frame does not end.
-    #[error(
-        "an event of the stream is longer than {limit} bytes; the engine sends no valid SSE, or raise the limit"
-    )]
+    #[error("an event of the stream is longer than {limit} bytes; the engine sends no valid SSE, or raise the limit")]
     FrameTooLong {
         /// The limit that was passed.
         limit: usize,
@@ -87,11 +85,7 @@ impl SseParser {
     /// # Errors
     /// A frame is too long. The bytes that were not handed out are then in [`Self::rest`], and every further push
     /// adds to them and fails again.
-    pub fn push(
-        &mut self,
-        chunk: &[u8],
-        mut on_event: impl FnMut(SseEvent<'_>),
-    ) -> Result<(), SseError> {
+    pub fn push(&mut self, chunk: &[u8], mut on_event: impl FnMut(SseEvent<'_>)) -> Result<(), SseError> {
         if let Some(error) = self.failed {
             self.pending.extend_from_slice(chunk);
             return Err(error);
@@ -167,12 +161,7 @@ fn event(raw: &[u8], range: Option<Range<usize>>) -> SseEvent<'_> {
             _ => {}
         }
     }
-    SseEvent {
-        raw,
-        range,
-        data,
-        name,
-    }
+    SseEvent { raw, range, data, name }
 }
 
 #[cfg(test)]
@@ -183,11 +172,7 @@ mod tests {
     type Owned = (Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
 
     /// Events, the unfinished rest, and how it ended, for one way to cut the stream.
-    fn parse(
-        stream: &[u8],
-        cuts: &[usize],
-        limit: usize,
-    ) -> (Vec<Owned>, Vec<u8>, Result<(), SseError>) {
+    fn parse(stream: &[u8], cuts: &[usize], limit: usize) -> (Vec<Owned>, Vec<u8>, Result<(), SseError>) {
         let mut parser = SseParser::new(limit);
         let mut events = Vec::new();
         let mut outcome = Ok(());
@@ -227,10 +212,7 @@ mod tests {
             payloads("data: {\"a\":1}\n\ndata: [DONE]\n\n"),
             [some("{\"a\":1}"), some("[DONE]")]
         );
-        assert_eq!(
-            payloads("data:x\r\n\r\n: keep-alive\r\n\r\n"),
-            [some("x"), None]
-        );
+        assert_eq!(payloads("data:x\r\n\r\n: keep-alive\r\n\r\n"), [some("x"), None]);
         assert_eq!(
             payloads("event: e\ndata: one\ndata:  two\ndata\nid: 3\n\n"),
             [some("one\n two\n")]
@@ -242,10 +224,9 @@ mod tests {
     #[test]
     fn done_and_names_are_recognised() {
         let mut seen = Vec::new();
-        let pushed =
-            SseParser::default().push(b"event: error\ndata: {}\n\ndata: [DONE]\n\n", |event| {
-                seen.push((event.is_done(), event.name.map(<[u8]>::to_vec)));
-            });
+        let pushed = SseParser::default().push(b"event: error\ndata: {}\n\ndata: [DONE]\n\n", |event| {
+            seen.push((event.is_done(), event.name.map(<[u8]>::to_vec)));
+        });
         assert_eq!(pushed, Ok(()));
         assert_eq!(seen, [(false, Some(b"error".to_vec())), (true, None)]);
     }
@@ -267,8 +248,7 @@ mod tests {
             Just("data: [DONE]\r\n\r\n".to_owned()),
             "[dataevn:\\r\\n \u{e9}]{0,12}",
         ];
-        let structured =
-            proptest::collection::vec(pieces, 0..12).prop_map(|parts| parts.concat().into_bytes());
+        let structured = proptest::collection::vec(pieces, 0..12).prop_map(|parts| parts.concat().into_bytes());
         prop_oneof![structured, proptest::collection::vec(any::<u8>(), 0..80)]
     }
 

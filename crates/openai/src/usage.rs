@@ -36,9 +36,7 @@ impl From<WireUsage> for Usage {
         Self {
             prompt_tokens: wire.prompt_tokens.unwrap_or(0),
             completion_tokens: wire.completion_tokens.unwrap_or(0),
-            cached_tokens: wire
-                .prompt_tokens_details
-                .and_then(|details| details.cached_tokens),
+            cached_tokens: wire.prompt_tokens_details.and_then(|details| details.cached_tokens),
         }
     }
 }
@@ -52,10 +50,7 @@ impl Usage {
             #[serde(default)]
             usage: Option<WireUsage>,
         }
-        serde_json::from_slice::<Answer>(body)
-            .ok()?
-            .usage
-            .map(Self::from)
+        serde_json::from_slice::<Answer>(body).ok()?.usage.map(Self::from)
     }
 }
 
@@ -65,7 +60,8 @@ mod tests {
 
     #[test]
     fn reads_what_vllm_sends() {
-        let body = br#"{"id":"cmpl-1","object":"text_completion","choices":[{"index":0,"text":"a"}],"service_tier":null,
+        let body =
+            br#"{"id":"cmpl-1","object":"text_completion","choices":[{"index":0,"text":"a"}],"service_tier":null,
             "usage":{"prompt_tokens":4,"total_tokens":8,"completion_tokens":4,"prompt_tokens_details":null}}"#;
         assert_eq!(
             Usage::from_body(body),
@@ -75,11 +71,9 @@ mod tests {
                 cached_tokens: None
             })
         );
-        let body = br#"{"usage":{"prompt_tokens":40,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":32}}}"#;
-        assert_eq!(
-            Usage::from_body(body).and_then(|usage| usage.cached_tokens),
-            Some(32)
-        );
+        let body =
+            br#"{"usage":{"prompt_tokens":40,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":32}}}"#;
+        assert_eq!(Usage::from_body(body).and_then(|usage| usage.cached_tokens), Some(32));
     }
 
     #[test]

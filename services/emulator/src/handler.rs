@@ -198,6 +198,10 @@ impl Instance {
             );
             return Err(Box::new(refusal::bad_request(Some("n"), message)));
         }
+        if head.include_usage && !head.stream {
+            let message = "Stream options can only be defined when `stream=True`. (parameter=stream_options)";
+            return Err(Box::new(refusal::bad_request(Some("stream_options"), message)));
+        }
         if endpoint == Endpoint::Completions && head.prompt_items > 1 {
             let message = format!("{} prompts in one request: the emulator takes one.", head.prompt_items);
             return Err(Box::new(refusal::bad_request(Some("prompt"), message)));

@@ -49,11 +49,7 @@ fn tools_count_as_prompt() {
     )
     .expect("valid");
     assert!(tools.has_tools && !plain.has_tools);
-    assert!(
-        tools.prompt_chars > plain.prompt_chars + 30,
-        "{}",
-        tools.prompt_chars
-    );
+    assert!(tools.prompt_chars > plain.prompt_chars + 30, "{}", tools.prompt_chars);
 }
 
 #[test]
@@ -87,40 +83,23 @@ fn errors_name_the_member_and_the_mend() {
         "The request body is not valid JSON: EOF while parsing an object (line 2, column 11)."
     );
     assert_eq!(
-        text(chat(
-            r#"{"model":"m","messages":[{"content":"x"}],"max_tokens":"x"}"#
-        )),
+        text(chat(r#"{"model":"m","messages":[{"content":"x"}],"max_tokens":"x"}"#)),
         "max_tokens: invalid type: string \"x\", expected a whole number from 0 to 4294967295 (line 1, column 58)."
     );
-    assert!(
-        text(chat(r#"{"model":"m","messages":[3]}"#))
-            .starts_with("messages: invalid type: integer `3`")
-    );
-    assert!(
-        text(chat(r#"{"messages":[{}]}"#))
-            .starts_with("The member `model` is missing or empty: name a model")
-    );
+    assert!(text(chat(r#"{"model":"m","messages":[3]}"#)).starts_with("messages: invalid type: integer `3`"));
+    assert!(text(chat(r#"{"messages":[{}]}"#)).starts_with("The member `model` is missing or empty: name a model"));
     assert!(text(chat(r#"{"model":"m","messages":[]}"#)).contains("at least one message"));
     assert!(text(completion(r#"{"model":"m","prompt":""}"#)).contains("`prompt`"));
-    assert!(
-        text(completion(r#"{"model":"m","prompt":{"a":1}}"#))
-            .starts_with("prompt: invalid type: map")
-    );
-    assert!(
-        text(chat(r#"{"model":"a","model":"b"}"#)).starts_with("model: the member comes twice")
-    );
+    assert!(text(completion(r#"{"model":"m","prompt":{"a":1}}"#)).starts_with("prompt: invalid type: map"));
+    assert!(text(chat(r#"{"model":"a","model":"b"}"#)).starts_with("model: the member comes twice"));
     assert!(text(chat("[]")).starts_with("body: invalid type: sequence, expected a JSON object"));
-    assert!(
-        text(chat(r#"{"model":"m","messages":[{}]} x"#))
-            .contains("not valid JSON: trailing characters")
-    );
+    assert!(text(chat(r#"{"model":"m","messages":[{}]} x"#)).contains("not valid JSON: trailing characters"));
     assert!(text(chat(r#"{"model":"m","n":0,"messages":[{}]}"#)).contains("`n`"));
 }
 
 #[test]
 fn errors_become_openai_s() {
-    let error =
-        ErrorResponse::from(chat(r#"{"model":"m","messages":[],"n":-1}"#).expect_err("invalid"));
+    let error = ErrorResponse::from(chat(r#"{"model":"m","messages":[],"n":-1}"#).expect_err("invalid"));
     assert_eq!(error.status, 400);
     assert_eq!(error.body.param.as_deref(), Some("n"));
     assert_eq!(error.body.kind, "invalid_request_error");

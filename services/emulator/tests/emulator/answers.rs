@@ -167,6 +167,10 @@ async fn errors_have_vllm_s_shape() {
         (json!({"max_tokens": "x"}), "expected a whole number"),
         (json!({"n": 2}), "n=2 is not supported"),
         (
+            json!({"stream_options": {"include_usage": true}}),
+            "only be defined when `stream=True`",
+        ),
+        (
             json!({"messages": [{"role": "user", "content": "word ".repeat(200_000)}]}),
             "maximum context length",
         ),
