@@ -1,1 +1,23 @@
 //! The data plane: OpenAI HTTP in, one joint decision, a vLLM-style engine out.
+//!
+//! A router is a *driver* of the scheduler: it turns what happens on sockets and on the control plane's stream into
+//! events, and carries the actions out. All decisions, and all state about instances, are the scheduler's, behind one
+//! lock that is held for microseconds and never across an await. Does not belong here: choosing an instance.
+
+mod activity;
+mod config;
+mod control;
+mod driver;
+mod engines;
+mod headers;
+mod proxy;
+mod refusal;
+mod relay;
+mod server;
+mod size;
+mod stream;
+mod wire;
+
+pub use config::RouterConfig;
+pub use driver::{Driver, DriverError};
+pub use server::{RunningRouter, StartError, start};

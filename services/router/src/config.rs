@@ -1,0 +1,45 @@
+//! What a router can be told.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use equipoise_scheduler::SchedulerConfig;
+
+/// Settings of one router process.
+#[derive(Clone, Debug)]
+pub struct RouterConfig {
+    /// Its name, unique among the routers of a control plane.
+    pub name: String,
+    /// Where clients reach it.
+    pub listen: SocketAddr,
+    /// The control plane, `http://host:port`.
+    pub control: String,
+    /// The scheduler's settings.
+    pub scheduler: SchedulerConfig,
+    /// Where to write the event log, if anywhere.
+    pub record: Option<PathBuf>,
+    /// Longest request body, bytes.
+    pub max_body_bytes: usize,
+    /// How often the ledger is published.
+    pub publish_interval: Duration,
+    /// How long streams may go on after a shutdown was asked for.
+    pub drain_timeout: Duration,
+}
+
+impl RouterConfig {
+    /// Defaults for a router called `name` on `listen` under `control`.
+    #[must_use]
+    pub fn new(name: impl Into<String>, listen: SocketAddr, control: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            listen,
+            control: control.into(),
+            scheduler: SchedulerConfig::default(),
+            record: None,
+            max_body_bytes: 32 << 20,
+            publish_interval: Duration::from_millis(200),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The live driver: a real clock around the scheduler, one lock, and a mailbox for every request.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use dashmap::DashMap;
+use equipoise_policy::SettingsError;
+use equipoise_scheduler::{Action, Dispatch, Event, Refusal, Scheduler, SchedulerConfig};
+use equipoise_telemetry::RouterMetrics;
+use equipoise_trace::{EventLogWriter, TraceError};
+use equipoise_types::{RequestId, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+
+/// What a waiting request is told.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    /// Send it there.
+    Dispatch(Box<Dispatch>),
+    /// It will not be served.
+    Refuse(Refusal),
+}
+
+/// A request has at most one dispatch outstanding, and a refusal is the last word: two places never overflow.
+const MAILBOX: usize = 4;
+/// The event log reaches the operating system at least this often.
+const RECORD_FLUSH: Duration = Duration::from_secs(1);
+
+/// A driver that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The scheduler's settings make no sense.
+    #[error("the scheduler cannot be set up: {0}")]
+    Settings(#[from] SettingsError),
+    /// The event log cannot be written.
+    #[error("the event log cannot be written: {0}")]
+    Record(#[from] TraceError),
+}
+
+struct Core {
+    scheduler: Scheduler,
+    actions: Vec<Action>,
+    recorder: Option<EventLogWriter<BufWriter<File>>>,
+    flushed_at: Timestamp,
+    last: Timestamp,
+}
+
+/// The scheduler with a clock. Shared by every connection.
+pub struct Driver {
+    core: Mutex<Core>,
+    /// Guards are never held across an await.
+    mailboxes: DashMap<RequestId, mpsc::Sender<Verdict>>,
+    epoch: Instant,
+    epoch_unix_ns: u64,
+    next_request: AtomicU64,
+    wakeup_changed: Notify,
+    metrics: RouterMetrics,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("waiting_or_out", &self.mailboxes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    /// A driver over an empty fleet; records to `record`, if given.
+    ///
+    /// # Errors
+    /// For settings that make no sense and an event log that cannot be created.
+    pub fn new(config: SchedulerConfig, record: Option<&Path>, metrics: RouterMetrics) -> Result<Self, DriverError> {
+        let recorder = record.map(|path| EventLogWriter::create(path, &config)).transpose()?;
+        let since_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            core: Mutex::new(Core {
+                scheduler: Scheduler::new(config)?,
+                actions: Vec::new(),
+                recorder,
+                flushed_at: Timestamp::ZERO,
+                last: Timestamp::ZERO,
+            }),
+            mailboxes: DashMap::new(),
+            epoch: Instant::now(),
+            epoch_unix_ns: u64::try_from(since_unix.as_nanos()).unwrap_or(u64::MAX),
+            next_request: AtomicU64::new(0),
+            wakeup_changed: Notify::new(),
+            metrics,
+        })
+    }
+
+    /// Now, on the run's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::ZERO + self.epoch.elapsed()
+    }
+
+    /// A point of the run's clock, nanoseconds since the Unix epoch.
+    #[must_use]
+    pub fn unix_ns(&self, at: Timestamp) -> u64 {
+        self.epoch_unix_ns.saturating_add(at.0)
+    }
+
+    /// How long ago a Unix time was, seconds; zero if it lies ahead.
+    #[must_use]
+    pub fn age_s(&self, unix_ns: u64) -> f64 {
+        self.unix_ns(self.now()).saturating_sub(unix_ns) as f64 / 1e9
+    }
+
+    /// A new request's id, and the mailbox its verdicts come to.
+    pub(crate) fn open_mailbox(&self) -> (RequestId, mpsc::Receiver<Verdict>) {
+        let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
+        let (sender, receiver) = mpsc::channel(MAILBOX);
+        self.mailboxes.insert(id, sender);
+        (id, receiver)
+    }
+
+    /// Nobody waits for verdicts on this request any more.
+    pub(crate) fn close_mailbox(&self, id: RequestId) {
+        self.mailboxes.remove(&id);
+    }
+
+    /// Tells the scheduler what happened, now, and carries out what it answers.
+    pub fn on_event(&self, event: Event) {
+        let arrived = matches!(event, Event::Arrived(_));
+        let mut core = self.core.lock();
+        let started = Instant::now();
+        // Taken under the lock, so that time never runs backwards for the scheduler.
+        let now = self.now().max(core.last);
+        let wakeup_before = core.scheduler.next_wakeup();
+        let core = &mut *core;
+        core.last = now;
+        core.actions.clear();
+        let logged = core.recorder.is_some().then(|| event.clone());
+        core.scheduler.on_event(now, event, &mut core.actions);
+        if arrived {
+            self.metrics.observe_decision(started.elapsed());
+        }
+        if let Some(event) = logged {
+            record(core, now, &event);
+        }
+        for action in core.actions.drain(..) {
+            self.carry_out(action);
+        }
+        if core.scheduler.next_wakeup() != wakeup_before {
+            self.wakeup_changed.notify_one();
+        }
+    }
+
+    fn carry_out(&self, action: Action) {
+        let (request, verdict) = match action {
+            Action::Dispatch(dispatch) => {
+                if dispatch.attempt > 1 {
+                    self.metrics.retries.inc();
+                }
+                (dispatch.request, Verdict::Dispatch(Box::new(dispatch)))
+            }
+            Action::Refuse { request, reason } => (request, Verdict::Refuse(reason)),
+            Action::Queue { .. } => return,
+        };
+        // A mailbox that is gone belongs to a client that left: its cancellation is on its way to the scheduler.
+        if let Some(mailbox) = self.mailboxes.get(&request) {
+            drop(mailbox.try_send(verdict));
+        }
+    }
+
+    /// Reads the scheduler's state.
+    pub(crate) fn with_scheduler<T>(&self, read: impl FnOnce(&Scheduler) -> T) -> T {
+        read(&self.core.lock().scheduler)
+    }
+
+    /// Wakes the scheduler when it wants to be woken; runs until dropped.
+    pub(crate) async fn keep_time(&self) {
+        loop {
+            let changed = self.wakeup_changed.notified();
+            let next = self.core.lock().scheduler.next_wakeup();
+            let flush = self.core.lock().recorder.is_some().then_some(RECORD_FLUSH);
+            let sleep = next.map(|at| at.since(self.now()));
+            match sleep {
+                Some(span) if span.is_zero() => self.on_event(Event::Timer),
+                _ => {
+                    let span = sleep
+                        .into_iter()
+                        .chain(flush)
+                        .min()
+                        .unwrap_or(Duration::from_secs(3600));
+                    tokio::select! {
+                        () = tokio::time::sleep(span) => self.flush_record(),
+                        () = changed => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands the event log to the operating system, if there is one.
+    pub(crate) fn flush_record(&self) {
+        let mut core = self.core.lock();
+        if let Some(recorder) = &mut core.recorder
+            && let Err(error) = recorder.flush()
+        {
+            tracing::error!("the event log is given up: {error}");
+            core.recorder = None;
+        }
+    }
+}
+
+fn record(core: &mut Core, now: Timestamp, event: &Event) {
+    let Some(recorder) = &mut core.recorder else { return };
+    let mut written = recorder.write(now, event, &core.actions);
+    if written.is_ok() && now.since(core.flushed_at) > RECORD_FLUSH {
+        core.flushed_at = now;
+        written = recorder.flush();
+    }
+    if let Err(error) = written {
+        // A full disk must not stop traffic; half a log is still a log up to here.
+        tracing::error!("the event log is given up: {error}");
+        core.recorder = None;
+    }
+}

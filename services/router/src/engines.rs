@@ -1,0 +1,53 @@
+//! The engines behind the instances: a client each, found by the scheduler's ids.
+
+use std::sync::Arc;
+
+use equipoise_backend::{EngineClient, EngineClientConfig};
+use equipoise_fleet::InstanceSpec;
+use equipoise_types::InstanceId;
+use parking_lot::RwLock;
+
+/// One engine as the data path needs it.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) name: String,
+    pub(crate) model: String,
+    pub(crate) client: EngineClient,
+}
+
+/// All engines, by instance id.
+#[derive(Debug, Default)]
+pub(crate) struct Engines(RwLock<Vec<Option<Arc<Engine>>>>);
+
+impl Engines {
+    pub(crate) fn get(&self, id: InstanceId) -> Option<Arc<Engine>> {
+        self.0.read().get(id.index()).cloned().flatten()
+    }
+
+    /// Takes a declaration over. An instance without a usable endpoint gets no engine: requests sent there fail over.
+    pub(crate) fn declare(&self, id: InstanceId, spec: &InstanceSpec) {
+        let endpoint = spec.endpoint.as_deref().unwrap_or_default();
+        if let Some(known) = self.get(id)
+            && known.client.endpoint() == endpoint.trim_end_matches('/')
+            && known.model == spec.model.name
+        {
+            return;
+        }
+        let engine = match EngineClient::new(endpoint, EngineClientConfig::default()) {
+            Ok(client) => Some(Arc::new(Engine {
+                name: spec.name.clone(),
+                model: spec.model.name.clone(),
+                client,
+            })),
+            Err(error) => {
+                tracing::error!(instance = spec.name, "cannot be reached: {error}");
+                None
+            }
+        };
+        let mut engines = self.0.write();
+        if engines.len() <= id.index() {
+            engines.resize_with(id.index() + 1, || None);
+        }
+        engines[id.index()] = engine;
+    }
+}

@@ -1,0 +1,225 @@
+//! `x-equipoise-*` request headers: what a client wants beyond an answer.
+
+use equipoise_policy::{Weights, Wishes};
+use equipoise_types::Timestamp;
+use http::HeaderMap;
+use std::time::Duration;
+
+/// Who pays.
+const TENANT: &str = "x-equipoise-tenant";
+const WEIGHTS: &str = "x-equipoise-weights";
+const QUALITY_MIN: &str = "x-equipoise-quality-min";
+const TTFT_SLO_MS: &str = "x-equipoise-ttft-slo-ms";
+const E2E_SLO_MS: &str = "x-equipoise-e2e-slo-ms";
+const COST_MAX_USD: &str = "x-equipoise-cost-max-usd";
+const LABELS: &str = "x-equipoise-labels";
+const PRIORITY: &str = "x-equipoise-priority";
+const DEADLINE_MS: &str = "x-equipoise-deadline-ms";
+const PREFIX: &str = "x-equipoise-";
+
+/// A header that makes no sense, with the mend.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("header `{header}`: {reason}")]
+pub(crate) struct HeaderError {
+    pub(crate) header: String,
+    reason: String,
+}
+
+fn wrong(header: &str, reason: impl Into<String>) -> HeaderError {
+    HeaderError {
+        header: header.to_owned(),
+        reason: reason.into(),
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, HeaderError> {
+    headers
+        .get(name)
+        .map(|value| {
+            value
+                .to_str()
+                .map(str::trim)
+                .map_err(|_| wrong(name, "is not printable ASCII"))
+        })
+        .transpose()
+}
+
+fn number(headers: &HeaderMap, name: &str, least: f64, most: f64) -> Result<Option<f64>, HeaderError> {
+    let Some(value) = text(headers, name)? else {
+        return Ok(None);
+    };
+    match value.parse::<f64>() {
+        Ok(number) if number >= least && number <= most => Ok(Some(number)),
+        _ => Err(wrong(name, format!("`{value}` is not a number from {least} to {most}"))),
+    }
+}
+
+/// The tenant, if one is named.
+pub(crate) fn tenant(headers: &HeaderMap) -> Result<Option<String>, HeaderError> {
+    let Some(tenant) = text(headers, TENANT)? else {
+        return Ok(None);
+    };
+    if tenant.is_empty() || tenant.len() > 128 || tenant == "-" {
+        return Err(wrong(TENANT, "must have 1 to 128 characters and not be `-`"));
+    }
+    Ok(Some(tenant.to_owned()))
+}
+
+/// All wishes of a request.
+pub(crate) fn wishes(headers: &HeaderMap, now: Timestamp) -> Result<Wishes, HeaderError> {
+    const DAY_MS: f64 = 86_400_000.0;
+    if let Some(unknown) = headers
+        .keys()
+        .map(http::HeaderName::as_str)
+        .find(|name| is_unknown(name))
+    {
+        let known = KNOWN.join(", ");
+        return Err(wrong(unknown, format!("is not understood; there are: {known}")));
+    }
+    let seconds = |name| Ok::<_, HeaderError>(number(headers, name, 1.0, DAY_MS)?.map(|ms| ms / 1e3));
+    let deadline = seconds(DEADLINE_MS)?.map(|seconds| now + Duration::from_secs_f64(seconds));
+    Ok(Wishes {
+        weights: text(headers, WEIGHTS)?.map(weights).transpose()?,
+        quality_min: number(headers, QUALITY_MIN, 0.0, 1.0)?,
+        ttft_slo_s: seconds(TTFT_SLO_MS)?,
+        e2e_slo_s: seconds(E2E_SLO_MS)?,
+        cost_max_usd: number(headers, COST_MAX_USD, 0.0, 1e6)?,
+        labels: pairs(LABELS, text(headers, LABELS)?.unwrap_or_default())?
+            .map(|pair| pair.map(|(key, value)| (key.to_owned(), value.to_owned())))
+            .collect::<Result<_, _>>()?,
+        priority: number(headers, PRIORITY, -100.0, 100.0)?.map_or(0, |priority| priority as i32),
+        deadline,
+    })
+}
+
+const KNOWN: [&str; 9] = [
+    TENANT,
+    WEIGHTS,
+    QUALITY_MIN,
+    TTFT_SLO_MS,
+    E2E_SLO_MS,
+    COST_MAX_USD,
+    LABELS,
+    PRIORITY,
+    DEADLINE_MS,
+];
+
+fn is_unknown(name: &str) -> bool {
+    name.starts_with(PREFIX) && !KNOWN.contains(&name)
+}
+
+type Pairs<'a> = Box<dyn Iterator<Item = Result<(&'a str, &'a str), HeaderError>> + 'a>;
+
+fn pairs<'a>(header: &'static str, text: &'a str) -> Result<Pairs<'a>, HeaderError> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    Ok(Box::new(parts.map(move |part| {
+        let (key, value) = part
+            .split_once('=')
+            .ok_or_else(|| wrong(header, format!("`{part}` is not key=value")))?;
+        Ok((key.trim(), value.trim()))
+    })))
+}
+
+/// `quality=0.6,latency=0.3`; what is not named has no weight.
+fn weights(text: &str) -> Result<Weights, HeaderError> {
+    let mut weights = Weights {
+        quality: 0.0,
+        latency: 0.0,
+        energy: 0.0,
+        cost: 0.0,
+    };
+    let mut any = false;
+    for pair in pairs(WEIGHTS, text)? {
+        let (key, value) = pair?;
+        let weight = value
+            .parse()
+            .ok()
+            .filter(|weight: &f64| weight.is_finite() && *weight >= 0.0);
+        let weight = weight.ok_or_else(|| wrong(WEIGHTS, format!("`{value}` is not a weight of zero or more")))?;
+        match key {
+            "quality" => weights.quality = weight,
+            "latency" => weights.latency = weight,
+            "energy" => weights.energy = weight,
+            "cost" => weights.cost = weight,
+            _ => {
+                return Err(wrong(
+                    WEIGHTS,
+                    format!("`{key}` is not one of quality, latency, energy, cost"),
+                ));
+            }
+        }
+        any |= weight > 0.0;
+    }
+    if any {
+        Ok(weights)
+    } else {
+        Err(wrong(
+            WEIGHTS,
+            "names no weight above zero; write quality=0.6,latency=0.4",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    fn read(pairs: &[(&'static str, &'static str)]) -> Result<Wishes, HeaderError> {
+        wishes(&headers(pairs), Timestamp::ZERO)
+    }
+
+    #[test]
+    fn every_wish_is_understood() {
+        let wishes = read(&[
+            ("x-equipoise-weights", "quality=0.6, energy=2"),
+            ("x-equipoise-quality-min", "0.5"),
+            ("x-equipoise-ttft-slo-ms", "500"),
+            ("x-equipoise-labels", "residency=eu,zone = a"),
+            ("x-equipoise-priority", "-3"),
+            ("x-equipoise-deadline-ms", "1000"),
+            ("x-equipoise-tenant", "acme"),
+        ])
+        .expect("valid");
+        assert_eq!(
+            wishes.weights,
+            Some(Weights {
+                quality: 0.6,
+                latency: 0.0,
+                energy: 2.0,
+                cost: 0.0
+            })
+        );
+        assert_eq!(
+            (wishes.quality_min, wishes.ttft_slo_s, wishes.priority),
+            (Some(0.5), Some(0.5), -3)
+        );
+        assert_eq!(wishes.labels.get("zone").map(String::as_str), Some("a"));
+        assert_eq!(wishes.deadline, Some(Timestamp::from_secs_f64(1.0)));
+        assert!(!wishes.are_plain());
+    }
+
+    #[test]
+    fn nonsense_is_named_with_its_header() {
+        for (name, value, mend) in [
+            ("x-equipoise-weights", "quality", "key=value"),
+            ("x-equipoise-weights", "speed=1", "quality, latency, energy, cost"),
+            ("x-equipoise-weights", "quality=-1", "zero or more"),
+            ("x-equipoise-weights", "quality=0", "above zero"),
+            ("x-equipoise-quality-min", "1.5", "from 0 to 1"),
+            ("x-equipoise-ttft-slo-ms", "NaN", "from 1 to"),
+            ("x-equipoise-qualty-min", "0.5", "x-equipoise-quality-min"),
+        ] {
+            let error = read(&[(name, value)]).expect_err("nonsense");
+            assert_eq!(error.header, name);
+            assert!(error.to_string().contains(mend), "{error}");
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! One completion request, from its body to its answer: parse, decide, send, retry while nothing was shown, relay.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use equipoise_backend::{BackendError, Retry, full_body};
+use equipoise_openai::{Endpoint, ErrorResponse, RequestHead, Usage, with_model, with_stream_usage};
+use equipoise_policy::{Request, Target};
+use equipoise_scheduler::{Dispatch, Event, Failure, TokenUsage};
+use equipoise_telemetry::{Outcome, TraceContext};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+
+use crate::driver::Verdict;
+use crate::engines::Engine;
+use crate::relay::{ClientResponse, decided, error, whole};
+use crate::server::State;
+use crate::stream::RelayBody;
+use crate::{headers, refusal};
+
+/// Longest answer in one piece that is kept to be read for its usage; a longer one breaks off.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// Longest wait for a request body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// The model name that leaves the choice to the router.
+pub(crate) const AUTO: &str = "auto";
+
+/// A request in the scheduler's hands. Dropped without an ending it is cancelled: the client has gone.
+pub(crate) struct Ticket {
+    pub(crate) state: Arc<State>,
+    pub(crate) id: equipoise_types::RequestId,
+    pub(crate) model: String,
+    prompt_chars: u64,
+    ended: bool,
+}
+
+impl Ticket {
+    fn end(&mut self, outcome: Outcome, event: Option<Event>, output_tokens: Option<u32>) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.state.close(self.id, output_tokens, outcome != Outcome::Answered);
+        self.state.driver.close_mailbox(self.id);
+        self.state.metrics.count_request(&self.model, outcome);
+        if let Some(event) = event {
+            self.state.driver.on_event(event);
+        }
+    }
+
+    /// Answered in full.
+    pub(crate) fn finish(&mut self, usage: Option<Usage>) {
+        self.state
+            .observe_answer(self.id, &self.model, self.prompt_chars, usage);
+        let usage = usage.map(|usage| TokenUsage {
+            prompt_tokens: usage.prompt_tokens,
+            output_tokens: usage.completion_tokens,
+        });
+        let output = usage.map(|usage| usage.output_tokens);
+        self.end(
+            Outcome::Answered,
+            Some(Event::Finished {
+                request: self.id,
+                usage,
+            }),
+            output,
+        );
+    }
+
+    /// Failed for good; the instance is at fault.
+    pub(crate) fn fail(&mut self) {
+        let event = Event::Failed {
+            request: self.id,
+            failure: Failure::Final,
+        };
+        self.end(Outcome::Failed, Some(event), None);
+    }
+
+    /// The scheduler has let go of it already.
+    fn refused(&mut self, outcome: Outcome) {
+        self.end(outcome, None, None);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.end(Outcome::Cancelled, Some(Event::Cancelled { request: self.id }), None);
+    }
+}
+
+/// What the client asked for, ready to be sent to any instance.
+struct Asked {
+    head: RequestHead,
+    body: Bytes,
+    headers: HeaderMap,
+    tenant: Option<String>,
+    prompt_tokens: u32,
+}
+
+/// Answers one completion request.
+pub(crate) async fn complete(
+    state: Arc<State>,
+    endpoint: Endpoint,
+    request: http::Request<Incoming>,
+) -> ClientResponse {
+    match ask(&state, endpoint, request).await {
+        Ok((asked, request)) => serve(state, asked, request).await,
+        Err(problem) => error(&problem),
+    }
+}
+
+/// Reads and checks the request; nothing is booked yet.
+async fn ask(
+    state: &State,
+    endpoint: Endpoint,
+    request: http::Request<Incoming>,
+) -> Result<(Asked, Request), Box<ErrorResponse>> {
+    let (parts, body) = request.into_parts();
+    let limit = state.max_body_bytes;
+    let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(ErrorResponse::too_large(limit as u64).into()),
+        Ok(Err(error)) => {
+            return Err(ErrorResponse::invalid_request(format!("The request body broke off: {error}.")).into());
+        }
+        Err(_) => return Err(ErrorResponse::timeout("The request body did not arrive within 60 s.").into()),
+    };
+    let head = RequestHead::parse(endpoint, &body).map_err(|error| Box::new(error.into()))?;
+    let bad_header = |error: headers::HeaderError| {
+        Box::new(
+            ErrorResponse::invalid_request(error.to_string())
+                .with_param(error.header)
+                .with_code("invalid_header"),
+        )
+    };
+    let tenant = headers::tenant(&parts.headers).map_err(bad_header)?;
+    let wishes = headers::wishes(&parts.headers, state.driver.now()).map_err(bad_header)?;
+    let prompt_tokens = head.prompt_tokens_estimate(state.prompt_size.chars_per_token());
+    let request = Request {
+        // Numbered when it is handed in.
+        id: equipoise_types::RequestId(0),
+        target: if head.model == AUTO {
+            Target::Auto
+        } else {
+            Target::Model(head.model.clone())
+        },
+        tenant: tenant.clone(),
+        prompt_tokens,
+        max_output_tokens: head.max_tokens,
+        streams: head.stream,
+        wishes,
+    };
+    Ok((
+        Asked {
+            head,
+            body,
+            headers: parts.headers,
+            tenant,
+            prompt_tokens,
+        },
+        request,
+    ))
+}
+
+async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientResponse {
+    let (id, mut verdicts) = state.driver.open_mailbox();
+    request.id = id;
+    // The label of a request that no instance got: never what the client wrote, which may be anything.
+    let mut ticket = Ticket {
+        state: Arc::clone(&state),
+        id,
+        model: "none".to_owned(),
+        prompt_chars: asked.head.prompt_chars,
+        ended: false,
+    };
+    state.driver.on_event(Event::Arrived(vec![request]));
+    loop {
+        match verdicts.recv().await {
+            Some(Verdict::Dispatch(dispatch)) => {
+                let sent = send(&state, &asked, &dispatch, &mut ticket).await;
+                match sent {
+                    Sent::Answered { engine, response } => {
+                        return answer(&state, &asked, &dispatch, &engine, response, ticket).await;
+                    }
+                    Sent::Elsewhere(failure) => {
+                        // Its work there ends here; the next try is accounted on its own.
+                        state.close(id, None, true);
+                        state.driver.on_event(Event::Failed { request: id, failure });
+                    }
+                    Sent::Failed(problem) => {
+                        ticket.fail();
+                        return error(&problem);
+                    }
+                }
+            }
+            Some(Verdict::Refuse(reason)) => {
+                state.metrics.count_refusal(refusal::reason(&reason));
+                let failed = matches!(reason, equipoise_scheduler::Refusal::Exhausted { .. });
+                ticket.refused(if failed { Outcome::Failed } else { Outcome::Refused });
+                return error(&refusal::response(&reason));
+            }
+            // The driver keeps the other end until the ticket ends: this cannot be reached while it lives.
+            None => return error(&ErrorResponse::internal("the router lost track of the request")),
+        }
+    }
+}
+
+enum Sent {
+    /// The engine answered with something for the client.
+    Answered {
+        engine: Arc<Engine>,
+        response: http::Response<Incoming>,
+    },
+    /// It may go elsewhere.
+    Elsewhere(Failure),
+    /// It may not.
+    Failed(Box<ErrorResponse>),
+}
+
+/// Headers that concern the router, not the engine.
+fn engine_headers(asked: &Asked) -> HeaderMap {
+    let mut headers = asked.headers.clone();
+    let ours: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-equipoise-"))
+        .cloned()
+        .collect();
+    for name in ours {
+        headers.remove(name);
+    }
+    // The body may be rewritten: hyper counts it anew.
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::EXPECT);
+    // What comes back is read for its tokens.
+    headers.remove(header::ACCEPT_ENCODING);
+    TraceContext::continue_from(&asked.headers).inject(&mut headers);
+    headers
+}
+
+async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &mut Ticket) -> Sent {
+    let Some(engine) = state.engines.get(dispatch.instance) else {
+        return Sent::Elsewhere(Failure::Unreached);
+    };
+    ticket.model.clone_from(&engine.model);
+    state.begin(
+        ticket.id,
+        asked.tenant.clone(),
+        asked.prompt_tokens,
+        !asked.head.stream,
+        dispatch,
+        &engine,
+    );
+    let mut body = asked.body.clone();
+    if asked.head.model != engine.model {
+        body = with_model(&body, &engine.model).unwrap_or(body);
+    }
+    if asked.head.needs_stream_usage() {
+        body = with_stream_usage(&body).unwrap_or(body);
+    }
+    let mut request = http::Request::new(full_body(body));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = http::Uri::from_static(asked.head.endpoint.path());
+    *request.headers_mut() = engine_headers(asked);
+    match engine.client.send(request).await {
+        Ok(response) => match response.status() {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Sent::Elsewhere(Failure::Overloaded),
+            status if status.is_server_error() => {
+                tracing::warn!(instance = engine.name, %status, "the engine failed a request");
+                Sent::Elsewhere(Failure::Unreached)
+            }
+            _ => Sent::Answered { engine, response },
+        },
+        Err(problem) => not_sent(&engine, &problem),
+    }
+}
+
+fn not_sent(engine: &Engine, problem: &BackendError) -> Sent {
+    tracing::warn!(instance = engine.name, "{problem}");
+    match problem.retry() {
+        Retry::Free | Retry::MayRepeatWork => Sent::Elsewhere(Failure::Unreached),
+        Retry::Useless => Sent::Failed(ErrorResponse::upstream_failed("The engine could not be asked.").into()),
+    }
+}
+
+/// The head of an answer, with what was decided.
+fn head(
+    state: &State,
+    dispatch: &Dispatch,
+    engine: &Engine,
+    upstream: &http::response::Parts,
+) -> http::response::Builder {
+    let mut response = http::Response::builder().status(upstream.status);
+    if let Some(headers) = response.headers_mut() {
+        headers.clone_from(&upstream.headers);
+        equipoise_backend::strip_hop_by_hop(headers);
+        headers.remove(header::CONTENT_LENGTH);
+        decided(
+            headers,
+            &engine.name,
+            &engine.model,
+            &state.decision_name(dispatch.decision),
+        );
+        let waited_ms = format!("{:.1}", dispatch.waited_s * 1e3);
+        if let (true, Ok(waited)) = (dispatch.waited_s > 0.0, HeaderValue::from_str(&waited_ms)) {
+            headers.insert("x-equipoise-waited-ms", waited);
+        }
+    }
+    response
+}
+
+async fn answer(
+    state: &Arc<State>,
+    asked: &Asked,
+    dispatch: &Dispatch,
+    engine: &Arc<Engine>,
+    response: http::Response<Incoming>,
+    mut ticket: Ticket,
+) -> ClientResponse {
+    let (parts, body) = response.into_parts();
+    let builder = head(state, dispatch, engine, &parts);
+    let is_sse = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    if parts.status.is_success() && is_sse {
+        let hide_usage = asked.head.needs_stream_usage();
+        let running = state.running(ticket.id);
+        let relay = RelayBody::new(body, ticket, running, hide_usage, state.driver.now());
+        return builder.body(relay.boxed_unsync()).unwrap_or_else(|_| unbuildable());
+    }
+    let content = match Limited::new(body, MAX_ANSWER_BYTES).collect().await {
+        Ok(content) => content.to_bytes(),
+        Err(problem) => {
+            tracing::warn!(instance = engine.name, "the answer broke off: {problem}");
+            ticket.fail();
+            return error(&ErrorResponse::upstream_failed("The engine's answer broke off."));
+        }
+    };
+    if parts.status.is_success() {
+        ticket.finish(Usage::from_body(&content));
+    } else {
+        // The engine found fault with the request: nobody's failure, and nothing to learn from.
+        let id = ticket.id;
+        ticket.end(Outcome::Refused, Some(Event::Cancelled { request: id }), None);
+    }
+    builder.body(whole(content)).unwrap_or_else(|_| unbuildable())
+}
+
+fn unbuildable() -> ClientResponse {
+    error(&ErrorResponse::internal("the answer's head could not be built"))
+}

@@ -1,0 +1,34 @@
+//! Refusals in HTTP: OpenAI's error object with the right status.
+
+use equipoise_openai::ErrorResponse;
+use equipoise_scheduler::Refusal;
+
+/// What a refused client is told.
+pub(crate) fn response(refusal: &Refusal) -> ErrorResponse {
+    let text = refusal.to_string();
+    match refusal {
+        Refusal::UnknownModel { model, served } => {
+            ErrorResponse::model_not_found(model, served.split(", ").chain(["auto"]))
+        }
+        Refusal::Infeasible { .. } => ErrorResponse::invalid_request(text).with_code("infeasible"),
+        Refusal::Unavailable { .. } => ErrorResponse::unavailable(text).with_retry_after(1),
+        Refusal::QueueFull { retry_after_s, .. } | Refusal::QueueTimeout { retry_after_s, .. } => {
+            ErrorResponse::too_many_requests(text)
+                .with_code(reason(refusal))
+                .with_retry_after(*retry_after_s)
+        }
+        Refusal::Exhausted { .. } => ErrorResponse::upstream_failed(text).with_retry_after(1),
+    }
+}
+
+/// The label it is counted under.
+pub(crate) fn reason(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::UnknownModel { .. } => "unknown_model",
+        Refusal::Infeasible { .. } => "infeasible",
+        Refusal::Unavailable { .. } => "unavailable",
+        Refusal::QueueFull { .. } => "queue_full",
+        Refusal::QueueTimeout { .. } => "queue_timeout",
+        Refusal::Exhausted { .. } => "attempts_exhausted",
+    }
+}

@@ -1,0 +1,378 @@
+//! The HTTP server of a router: listening, routing by path, draining.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use equipoise_openai::{Endpoint, ErrorResponse, ModelCard, ModelList, Usage};
+use equipoise_scheduler::Dispatch;
+use equipoise_telemetry::{Direction, RouterMetrics, exposition};
+use equipoise_types::{DecisionId, RequestId};
+use http::{HeaderValue, Method, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::RouterConfig;
+use crate::activity::{ActivityLog, Ending, Running};
+use crate::control;
+use crate::driver::{Driver, DriverError};
+use crate::engines::{Engine, Engines};
+use crate::proxy::{self, AUTO};
+use crate::relay::{ClientResponse, content, error};
+use crate::size::PromptSize;
+
+/// A client that sends its headers slower than this is let go.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What every connection shares.
+pub(crate) struct State {
+    pub(crate) name: String,
+    pub(crate) driver: Driver,
+    pub(crate) engines: Engines,
+    pub(crate) activity: ActivityLog,
+    pub(crate) metrics: RouterMetrics,
+    pub(crate) prompt_size: PromptSize,
+    pub(crate) max_body_bytes: usize,
+    registry: Registry,
+    started_unix_s: u64,
+}
+
+impl State {
+    /// A decision's name, unique in the cluster.
+    pub(crate) fn decision_name(&self, decision: DecisionId) -> String {
+        format!("{}-{}", self.name, decision.0)
+    }
+
+    /// A request goes out to an engine.
+    pub(crate) fn begin(
+        &self,
+        id: RequestId,
+        tenant: Option<String>,
+        prompt_tokens: u32,
+        silent: bool,
+        dispatch: &Dispatch,
+        engine: &Engine,
+    ) {
+        let decision = self.decision_name(dispatch.decision);
+        let tenant = tenant.unwrap_or_else(|| "default".to_owned());
+        let now = self.driver.now();
+        let running = Running::new(
+            decision,
+            engine.name.clone(),
+            tenant,
+            prompt_tokens,
+            silent,
+            now,
+            dispatch.estimate,
+        );
+        self.activity.begin(id, Arc::new(running));
+    }
+
+    /// Its work there is over.
+    pub(crate) fn close(&self, id: RequestId, output_tokens: Option<u32>, wasted: bool) {
+        let now = self.driver.now();
+        self.activity
+            .end(id, now, |at| self.driver.unix_ns(at), Ending { output_tokens, wasted });
+    }
+
+    /// The request as the energy ledger follows it.
+    pub(crate) fn running(&self, id: RequestId) -> Option<Arc<Running>> {
+        self.activity.running(id)
+    }
+
+    /// An answer came in full.
+    pub(crate) fn observe_answer(&self, id: RequestId, model: &str, prompt_chars: u64, usage: Option<Usage>) {
+        if let Some(running) = self.running(id) {
+            self.metrics.observe_e2e(self.driver.now().since(running.dispatched_at));
+        }
+        if let Some(usage) = usage {
+            self.prompt_size.observe(prompt_chars, usage.prompt_tokens);
+            self.metrics
+                .count_tokens(model, Direction::Input, u64::from(usage.prompt_tokens));
+            self.metrics
+                .count_tokens(model, Direction::Output, u64::from(usage.completion_tokens));
+        }
+    }
+}
+
+/// A router that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken or not ours.
+    #[error("the router cannot listen on {addr}: {source}; is another one running? choose another with --listen")]
+    Listen {
+        /// Which.
+        addr: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The driver cannot be set up.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The control plane's address is no URL.
+    #[error("`{url}` is no control plane's address: {reason}; write http://host:8090")]
+    Control {
+        /// As given.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A router that is listening.
+#[derive(Debug)]
+pub struct RunningRouter {
+    addr: SocketAddr,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
+    state: Arc<State>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RunningRouter {
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// How many instances it knows that may get work now.
+    #[must_use]
+    pub fn available_instances(&self) -> usize {
+        let now = self.state.driver.now();
+        let available = |scheduler: &equipoise_scheduler::Scheduler| {
+            scheduler
+                .fleet()
+                .iter()
+                .filter(|instance| instance.is_available(now))
+                .count()
+        };
+        self.state.driver.with_scheduler(available)
+    }
+
+    /// Takes no new connection, lets running answers finish within the drain time, and stops.
+    pub async fn shutdown(self) {
+        // The server may have gone already; then there is nobody to tell.
+        self.stop.send_replace(true);
+        if let Err(error) = self.server.await {
+            tracing::error!("the router's server ended badly: {error}");
+        }
+        // The last slices go out before the publisher is stopped.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for task in self.tasks {
+            task.abort();
+        }
+        self.state.driver.flush_record();
+    }
+}
+
+/// Starts a router: it listens before this returns, and learns its fleet from the control plane as soon as it can.
+///
+/// # Errors
+/// For an address that cannot be listened on, settings that make no sense, an event log that cannot be written.
+pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| StartError::Listen {
+            addr: config.listen,
+            source,
+        })?;
+    let addr = listener.local_addr().map_err(|source| StartError::Listen {
+        addr: config.listen,
+        source,
+    })?;
+    let mut registry = Registry::default();
+    let metrics = RouterMetrics::new(&mut registry);
+    let driver = Driver::new(config.scheduler.clone(), config.record.as_deref(), metrics.clone())?;
+    let since_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let state = Arc::new(State {
+        name: config.name.clone(),
+        driver,
+        engines: Engines::default(),
+        activity: ActivityLog::default(),
+        metrics,
+        prompt_size: PromptSize::default(),
+        max_body_bytes: config.max_body_bytes,
+        registry,
+        started_unix_s: since_unix.as_secs(),
+    });
+    let channel = control::channel(&config.control)?;
+    let clock = Arc::clone(&state);
+    let tasks = vec![
+        tokio::spawn(async move { clock.driver.keep_time().await }),
+        tokio::spawn(control::watch(Arc::clone(&state), channel.clone())),
+        tokio::spawn(control::publish(Arc::clone(&state), channel, config.publish_interval)),
+    ];
+    let (stop, stopping) = watch::channel(false);
+    let server = tokio::spawn(accept(listener, Arc::clone(&state), stopping, config.drain_timeout));
+    Ok(RunningRouter {
+        addr,
+        stop,
+        server,
+        tasks,
+        state,
+    })
+}
+
+async fn accept(
+    listener: TcpListener,
+    state: Arc<State>,
+    mut stopping: watch::Receiver<bool>,
+    drain_timeout: Duration,
+) {
+    let graceful = GracefulShutdown::new();
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    loop {
+        let (socket, _) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, most likely: give running requests time to end.
+                    tracing::warn!("cannot accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = asked_to_stop(&mut stopping) => break,
+        };
+        // Tokens must not wait for the one before to be acknowledged.
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!("nodelay: {error}");
+        }
+        let state = Arc::clone(&state);
+        let service = service_fn(move |request| {
+            let state = Arc::clone(&state);
+            async move { Ok::<_, Infallible>(respond(state, request).await) }
+        });
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(socket), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("a connection ended: {error}");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(drain_timeout, graceful.shutdown()).await.is_err() {
+        tracing::warn!("answers still ran after {drain_timeout:?} and were cut off");
+    }
+}
+
+/// Returns when the flag is raised, or when nobody is left to raise it.
+async fn asked_to_stop(stopping: &mut watch::Receiver<bool>) {
+    drop(stopping.wait_for(|stop| *stop).await);
+}
+
+async fn respond(state: Arc<State>, request: http::Request<Incoming>) -> ClientResponse {
+    let request_id = request.headers().get("x-request-id").cloned();
+    let path = request.uri().path();
+    let mut response = match (request.method(), Endpoint::from_path(path)) {
+        (&Method::POST, Some(endpoint)) => proxy::complete(state, endpoint, request).await,
+        (method, Some(_)) => not_allowed(method, path, "POST"),
+        (&Method::GET | &Method::HEAD, None) => match path {
+            "/v1/models" => models(&state),
+            "/health" | "/ping" => health(&state),
+            "/metrics" => metrics(&state),
+            "/version" => content(
+                "application/json",
+                concat!("{\"version\":\"equipoise ", env!("CARGO_PKG_VERSION"), "\"}"),
+            ),
+            _ => error(&ErrorResponse::not_found(path)),
+        },
+        (method, None) if ["/v1/models", "/health", "/ping", "/metrics", "/version"].contains(&path) => {
+            not_allowed(method, path, "GET")
+        }
+        _ => error(&ErrorResponse::not_found(path)),
+    };
+    if let Some(id) = request_id {
+        response.headers_mut().entry("x-request-id").or_insert(id);
+    }
+    response
+}
+
+fn not_allowed(method: &Method, path: &str, allowed: &'static str) -> ClientResponse {
+    let mut response = error(&ErrorResponse::method_not_allowed(method.as_str(), path, allowed));
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+fn models(state: &State) -> ClientResponse {
+    let served = state.driver.with_scheduler(|scheduler| {
+        let fleet = scheduler.fleet();
+        let context = |name: &str| {
+            let of_model = fleet
+                .iter()
+                .filter(|instance| instance.present && instance.spec.model.name == name);
+            of_model.filter_map(|instance| instance.spec.model.context_tokens).max()
+        };
+        fleet
+            .served_models()
+            .map(|model| (model.name.clone(), context(&model.name)))
+            .collect::<Vec<_>>()
+    });
+    let card = |id: &str, context: Option<u32>| ModelCard::new(id, "equipoise", state.started_unix_s, context);
+    let mut cards = vec![card(AUTO, served.iter().filter_map(|(_, context)| *context).max())];
+    cards.extend(served.iter().map(|(name, context)| card(name, *context)));
+    content("application/json", ModelList::new(cards).to_json())
+}
+
+fn health(state: &State) -> ClientResponse {
+    let now = state.driver.now();
+    let (known, available) = state.driver.with_scheduler(|scheduler| {
+        let fleet = scheduler.fleet();
+        let known = fleet.iter().filter(|instance| instance.present).count();
+        (
+            known,
+            fleet.iter().filter(|instance| instance.is_available(now)).count(),
+        )
+    });
+    let status = if available > 0 { "ok" } else { "no instance" };
+    let body = format!("{{\"status\":\"{status}\",\"instances\":{known},\"available\":{available}}}");
+    let mut response = content("application/json", body);
+    if available == 0 {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+fn metrics(state: &State) -> ClientResponse {
+    let now = state.driver.now();
+    state.driver.with_scheduler(|scheduler| {
+        state
+            .metrics
+            .queue_length
+            .set(i64::try_from(scheduler.queued()).unwrap_or(i64::MAX));
+        let fleet = scheduler.fleet();
+        for instance in fleet.iter() {
+            let in_flight = fleet.ledger().load(now, instance.id).in_flight;
+            if instance.present || in_flight > 0 {
+                state.metrics.in_flight(&instance.spec.name).set(i64::from(in_flight));
+            } else {
+                state.metrics.forget_instance(&instance.spec.name);
+            }
+        }
+    });
+    match exposition(&state.registry) {
+        Ok(text) => content(equipoise_telemetry::EXPOSITION_CONTENT_TYPE, text),
+        Err(problem) => error(&ErrorResponse::internal(format!(
+            "metrics cannot be written: {problem}"
+        ))),
+    }
+}
