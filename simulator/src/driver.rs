@@ -1,0 +1,390 @@
+//! The simulated driver: a heap of happenings in virtual time that carries the scheduler's actions out.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
+
+use equipoise_config::FleetConfig;
+use equipoise_engine::{EngineEvent, EngineRequest};
+use equipoise_fleet::{EngineSample, FleetDelta};
+use equipoise_scheduler::{
+    Action, Dispatch, Event, Failure, Refusal, Request, Scheduler, SchedulerConfig, TokenUsage, Wishes,
+};
+use equipoise_trace::WorkloadRecord;
+use equipoise_types::{RequestId, Timestamp};
+
+use crate::feed::{Feed, Sink};
+use crate::instance::SimulatedInstance;
+use crate::request::{Ending, RequestState};
+use crate::{PolicyResult, SimulationError, SimulationOptions};
+
+/// Where a scheduler asks to be woken at a time that has come already, it is woken this much later.
+const LEAST_SLEEP: Duration = Duration::from_millis(1);
+
+/// Something that will happen. Arrivals are not among them: they come from the workload, in order.
+#[derive(Debug)]
+enum Happening {
+    /// A dispatched request reaches its instance.
+    Submit { instance: u32, request: u32 },
+    /// An instance ends its step.
+    StepEnd { instance: u32 },
+    /// What an instance sent reaches the router.
+    Reports(Vec<Report>),
+    /// All instances are sampled.
+    Telemetry,
+    /// The samples reach the router.
+    Samples(Vec<EngineSample>),
+}
+
+/// What an instance says of one request.
+#[derive(Clone, Copy, Debug)]
+struct Report {
+    request: u32,
+    kind: ReportKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum ReportKind {
+    FirstToken,
+    Tokens(u32),
+    Finished,
+    Refused,
+}
+
+/// Ordered by time, then by the order in which it was planned.
+#[derive(Debug)]
+struct Planned {
+    at: Timestamp,
+    sequence: u64,
+    happening: Happening,
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for Planned {}
+
+/// One run: everything that changes in it.
+#[derive(Debug)]
+pub(crate) struct Driver<'a, S> {
+    pub(crate) records: &'a [WorkloadRecord],
+    options: &'a SimulationOptions,
+    hop: Duration,
+    telemetry_interval: Duration,
+    feed: Feed<S>,
+    /// By instance id.
+    pub(crate) instances: Vec<SimulatedInstance>,
+    /// By request id, which is the index in the workload.
+    pub(crate) requests: Vec<RequestState>,
+    pub(crate) refusals: BTreeMap<&'static str, u64>,
+    heap: BinaryHeap<Reverse<Planned>>,
+    sequence: u64,
+    pub(crate) now: Timestamp,
+    next_arrival: usize,
+    ended: usize,
+    last_timer: Option<Timestamp>,
+    // Reused buffers.
+    actions: Vec<Action>,
+    engine_events: Vec<EngineEvent>,
+    spare_reports: Vec<Vec<Report>>,
+}
+
+impl<'a, S: Sink> Driver<'a, S> {
+    pub(crate) fn new(
+        fleet: &FleetConfig,
+        config: SchedulerConfig,
+        records: &'a [WorkloadRecord],
+        options: &'a SimulationOptions,
+        sink: S,
+    ) -> Result<Self, SimulationError> {
+        options.check()?;
+        if records.is_empty() {
+            return Err(SimulationError::NoRequests);
+        }
+        if fleet.instances.is_empty() {
+            return Err(SimulationError::NoInstances);
+        }
+        if u32::try_from(records.len()).is_err() {
+            return Err(SimulationError::TooManyRequests { requests: records.len() });
+        }
+        if let Some(index) = records.windows(2).position(|pair| pair[1].arrival < pair[0].arrival) {
+            return Err(SimulationError::NotSorted { index: index + 1 });
+        }
+        let mut driver = Self {
+            records,
+            options,
+            hop: Duration::from_secs_f64(options.hop_s),
+            telemetry_interval: Duration::from_secs_f64(options.telemetry_interval_s),
+            feed: Feed { scheduler: Scheduler::new(config)?, sink },
+            instances: Vec::with_capacity(fleet.instances.len()),
+            requests: vec![RequestState::default(); records.len()],
+            refusals: BTreeMap::new(),
+            heap: BinaryHeap::new(),
+            sequence: 0,
+            now: Timestamp::ZERO,
+            next_arrival: 0,
+            ended: 0,
+            last_timer: None,
+            actions: Vec::new(),
+            engine_events: Vec::new(),
+            spare_reports: Vec::new(),
+        };
+        for declared in &fleet.instances {
+            driver.give(Event::Fleet(FleetDelta::Upsert(declared.spec.clone())));
+            // The fleet numbers instances as they come; a name it knows already would not get a new number.
+            let id = driver.feed.scheduler.fleet().id_of(&declared.spec.name);
+            if id.is_none_or(|id| id.index() != driver.instances.len()) {
+                return Err(SimulationError::DuplicateInstance { name: declared.spec.name.clone() });
+            }
+            driver.instances.push(SimulatedInstance::new(declared)?);
+        }
+        driver.plan(Timestamp::ZERO, Happening::Telemetry);
+        Ok(driver)
+    }
+
+    /// Runs to the end of the last request.
+    pub(crate) fn run(mut self) -> (PolicyResult, S) {
+        self.run_to_end();
+        let result = PolicyResult::of(&self, self.feed.scheduler.config());
+        (result, self.feed.sink)
+    }
+
+    pub(crate) fn run_to_end(&mut self) {
+        while self.ended < self.requests.len() {
+            let arrival = self.records.get(self.next_arrival).map_or(Timestamp::MAX, |record| record.arrival);
+            let planned = self.heap.peek().map_or(Timestamp::MAX, |Reverse(planned)| planned.at);
+            let wakeup = self.wakeup().unwrap_or(Timestamp::MAX);
+            let at = arrival.min(planned).min(wakeup);
+            if at == Timestamp::MAX {
+                // Nobody will ever do anything again.
+                return;
+            }
+            self.now = at.max(self.now);
+            if arrival == at {
+                self.arrive();
+            } else if planned == at {
+                if let Some(Reverse(planned)) = self.heap.pop() {
+                    self.happen(planned.happening);
+                }
+            } else {
+                self.last_timer = Some(self.now);
+                self.give(Event::Timer);
+            }
+        }
+    }
+
+    /// When the scheduler wants to be woken, later than it was woken last.
+    fn wakeup(&self) -> Option<Timestamp> {
+        let wanted = self.feed.scheduler.next_wakeup()?.max(self.now);
+        match self.last_timer {
+            Some(last) if wanted <= last => Some(last + LEAST_SLEEP),
+            _ => Some(wanted),
+        }
+    }
+
+    fn plan(&mut self, at: Timestamp, happening: Happening) {
+        self.heap.push(Reverse(Planned { at, sequence: self.sequence, happening }));
+        self.sequence += 1;
+    }
+
+    /// Whoever arrives now arrives together.
+    fn arrive(&mut self) {
+        let mut batch = Vec::new();
+        while let Some(record) = self.records.get(self.next_arrival).filter(|record| record.arrival <= self.now) {
+            batch.push(Request {
+                id: RequestId(self.next_arrival as u64),
+                target: self.options.target.clone(),
+                tenant: record.tenant.clone(),
+                prompt_tokens: record.prompt_tokens,
+                max_output_tokens: None,
+                streams: true,
+                wishes: Wishes::default(),
+            });
+            self.next_arrival += 1;
+        }
+        self.give(Event::Arrived(batch));
+    }
+
+    /// Gives the scheduler an event and carries out what it answers.
+    fn give(&mut self, event: Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.feed.give(self.now, event, &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Dispatch(dispatch) => self.dispatch(&dispatch),
+                Action::Queue { request, .. } => {
+                    if let Some(state) = self.requests.get_mut(request.0 as usize) {
+                        state.queued = true;
+                    }
+                }
+                Action::Refuse { request, reason } => self.refuse(request, refusal_name(&reason)),
+            }
+        }
+        self.actions = actions;
+    }
+
+    fn dispatch(&mut self, dispatch: &Dispatch) {
+        let Ok(request) = u32::try_from(dispatch.request.0) else { return };
+        let instance = dispatch.instance.0;
+        self.requests[request as usize].instance = Some(instance);
+        self.plan(self.now + self.hop, Happening::Submit { instance, request });
+    }
+
+    fn refuse(&mut self, request: RequestId, reason: &'static str) {
+        let state = &mut self.requests[request.0 as usize];
+        if state.ending == Ending::Open {
+            state.ending = Ending::Refused;
+            self.ended += 1;
+            *self.refusals.entry(reason).or_default() += 1;
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Submit { instance, request } => self.submit(instance, request),
+            Happening::StepEnd { instance } => self.end_step(instance),
+            Happening::Reports(mut reports) => {
+                for report in reports.drain(..) {
+                    self.report(report);
+                }
+                self.spare_reports.push(reports);
+            }
+            Happening::Telemetry => self.sample(),
+            Happening::Samples(samples) => {
+                for (index, sample) in samples.into_iter().enumerate() {
+                    let name = self.instances[index].spec.name.clone();
+                    self.give(Event::Fleet(FleetDelta::Sample { name, sample }));
+                }
+            }
+        }
+    }
+
+    fn submit(&mut self, instance: u32, request: u32) {
+        let record = &self.records[request as usize];
+        let site = &mut self.instances[instance as usize];
+        // An engine stops an answer at the end of its context.
+        let room = site.context_tokens.saturating_sub(record.prompt_tokens);
+        let output_tokens = record.output_tokens.min(room);
+        let submitted = site.engine.submit(EngineRequest {
+            id: RequestId(u64::from(request)),
+            prompt_tokens: record.prompt_tokens,
+            output_tokens,
+            cached_tokens: 0,
+        });
+        if submitted.is_err() {
+            let reports = vec![Report { request, kind: ReportKind::Refused }];
+            self.plan(self.now + self.hop, Happening::Reports(reports));
+            return;
+        }
+        self.requests[request as usize].truncated = output_tokens < record.output_tokens;
+        self.begin_step(instance);
+    }
+
+    fn begin_step(&mut self, instance: u32) {
+        if let Some(at) = self.instances[instance as usize].begin(self.now) {
+            self.plan(at, Happening::StepEnd { instance });
+        }
+    }
+
+    fn end_step(&mut self, instance: u32) {
+        let mut events = std::mem::take(&mut self.engine_events);
+        let mut reports = self.spare_reports.pop().unwrap_or_default();
+        let requests = &mut self.requests;
+        self.instances[instance as usize].end(self.now, &mut events, |id, share| {
+            requests[id.0 as usize].energy += share;
+        });
+        for event in events.drain(..) {
+            self.note(event, &mut reports);
+        }
+        self.engine_events = events;
+        if reports.is_empty() {
+            self.spare_reports.push(reports);
+        } else {
+            self.plan(self.now + self.hop, Happening::Reports(reports));
+        }
+        self.begin_step(instance);
+    }
+
+    /// Turns what happened in an engine into what its response streams tell the router.
+    fn note(&mut self, event: EngineEvent, reports: &mut Vec<Report>) {
+        let Ok(request) = u32::try_from(event.id().0) else { return };
+        let state = &mut self.requests[request as usize];
+        let kind = match event {
+            EngineEvent::Preempted { .. } => return,
+            EngineEvent::Finished { .. } => {
+                // The end tells as much as the progress that came with it.
+                reports.pop_if(|last| last.request == request && matches!(last.kind, ReportKind::Tokens(_)));
+                ReportKind::Finished
+            }
+            EngineEvent::FirstToken { .. } if state.generated == 0 => {
+                state.first_token(self.now);
+                ReportKind::FirstToken
+            }
+            EngineEvent::FirstToken { .. } | EngineEvent::Token { .. } => match state.token(self.now) {
+                Some(count) => ReportKind::Tokens(count),
+                None => return,
+            },
+        };
+        reports.push(Report { request, kind });
+    }
+
+    fn report(&mut self, report: Report) {
+        let request = RequestId(u64::from(report.request));
+        let state = &mut self.requests[report.request as usize];
+        match report.kind {
+            ReportKind::FirstToken => {
+                state.first_token_at = Some(self.now);
+                self.give(Event::FirstToken { request });
+            }
+            ReportKind::Tokens(count) => self.give(Event::Tokens { request, count }),
+            ReportKind::Finished => {
+                state.ending = Ending::Finished(self.now);
+                self.ended += 1;
+                let output_tokens = state.generated;
+                let prompt_tokens = self.records[report.request as usize].prompt_tokens;
+                let usage = Some(TokenUsage { prompt_tokens, output_tokens });
+                self.give(Event::Finished { request, usage });
+            }
+            ReportKind::Refused => {
+                self.refuse(request, "engine");
+                self.give(Event::Failed { request, failure: Failure::Final });
+            }
+        }
+    }
+
+    fn sample(&mut self) {
+        let (now, hop_s) = (self.now, self.options.hop_s);
+        let samples = self.instances.iter_mut().map(|instance| instance.sample(now, hop_s)).collect();
+        self.plan(now + self.hop, Happening::Samples(samples));
+        let stepping = self.instances.iter().any(SimulatedInstance::is_stepping);
+        let arriving = self.next_arrival < self.records.len();
+        // Beside the samples themselves: something on its way. If not even that, nobody would look at another sample.
+        let moving = self.heap.len() > 1 || self.feed.scheduler.next_wakeup().is_some();
+        if stepping || arriving || moving {
+            self.plan(now + self.telemetry_interval, Happening::Telemetry);
+        }
+    }
+}
+
+fn refusal_name(reason: &Refusal) -> &'static str {
+    match reason {
+        Refusal::UnknownModel { .. } => "unknown model",
+        Refusal::Infeasible { .. } => "infeasible",
+        Refusal::Unavailable { .. } => "unavailable",
+        Refusal::QueueFull { .. } => "queue full",
+        Refusal::QueueTimeout { .. } => "queue timeout",
+        Refusal::Exhausted { .. } => "exhausted",
+    }
+}

@@ -1,0 +1,166 @@
+//! One simulated instance: an engine, the step it is in, and a meter.
+
+use equipoise_config::DeclaredInstance;
+use equipoise_energy::{PartWork, StepTerms, attribute_step};
+use equipoise_engine::{Engine, EngineEvent, Step};
+use equipoise_fleet::{EngineSample, InstanceSpec};
+use equipoise_types::{Joules, MilliJoules, RequestId, Timestamp};
+
+use crate::SimulationError;
+
+/// An engine with its clock and its energy meter. Energy of steps is whole millijoules, split over who took part; the draw
+/// between steps is idle energy.
+#[derive(Debug)]
+pub(crate) struct SimulatedInstance {
+    pub(crate) spec: InstanceSpec,
+    pub(crate) engine: Engine,
+    /// Prompt and answer together at most, tokens.
+    pub(crate) context_tokens: u32,
+    terms: StepTerms,
+    idle_watts: f64,
+    step: Option<RunningStep>,
+    /// End of the last step.
+    idle_since: Timestamp,
+    pub(crate) busy_s: f64,
+    busy: MilliJoules,
+    pub(crate) unattributed: MilliJoules,
+    /// Joules of steps that do not make a millijoule yet.
+    carry: f64,
+    busy_joules: f64,
+    idle_joules: f64,
+    sampled_at: Timestamp,
+    sampled_joules: f64,
+    parts: Vec<PartWork>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RunningStep {
+    step: Step,
+    began: Timestamp,
+}
+
+impl SimulatedInstance {
+    pub(crate) fn new(declared: &DeclaredInstance) -> Result<Self, SimulationError> {
+        let model = declared.step_model()?;
+        let terms = model.energy_terms();
+        let terms = StepTerms {
+            fixed_joules: terms.fixed_joules,
+            joules_per_prefill_token: terms.joules_per_prefill_token,
+            joules_per_decode_token: terms.joules_per_decode_token,
+            joules_per_kv_token: terms.joules_per_kv_token,
+        };
+        let declared_context = declared.spec.model.context_tokens.unwrap_or(u32::MAX);
+        Ok(Self {
+            spec: declared.spec.clone(),
+            context_tokens: declared_context.min(model.context_tokens()),
+            terms,
+            idle_watts: model.idle_watts().0,
+            engine: Engine::new(model),
+            step: None,
+            idle_since: Timestamp::ZERO,
+            busy_s: 0.0,
+            busy: MilliJoules::ZERO,
+            unattributed: MilliJoules::ZERO,
+            carry: 0.0,
+            busy_joules: 0.0,
+            idle_joules: 0.0,
+            sampled_at: Timestamp::ZERO,
+            sampled_joules: 0.0,
+            parts: Vec::new(),
+        })
+    }
+
+    pub(crate) fn is_stepping(&self) -> bool {
+        self.step.is_some()
+    }
+
+    /// Begins a step, if there is anything to do and none runs, and says when it ends.
+    pub(crate) fn begin(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if self.step.is_some() {
+            return None;
+        }
+        let step = self.engine.begin_step()?;
+        self.idle_joules += self.idle_watts * now.secs_since(self.idle_since);
+        self.step = Some(RunningStep { step, began: now });
+        // At least a nanosecond, so that time cannot stand still.
+        let nanos = (step.cost.seconds * 1e9).round().max(1.0) as u64;
+        Some(Timestamp(now.0.saturating_add(nanos)))
+    }
+
+    /// Ends the running step: appends what happened, and tells `charge` who used how much.
+    pub(crate) fn end(
+        &mut self,
+        now: Timestamp,
+        events: &mut Vec<EngineEvent>,
+        mut charge: impl FnMut(RequestId, MilliJoules),
+    ) {
+        let Some(RunningStep { step, began }) = self.step.take() else { return };
+        self.idle_since = now;
+        self.busy_s += now.secs_since(began);
+        self.busy_joules += step.cost.joules.0;
+        let exact = step.cost.joules.0 * 1e3 + self.carry;
+        let whole = exact.max(0.0).floor();
+        self.carry = exact - whole;
+        let total = MilliJoules(whole as u64);
+        if total > MilliJoules::ZERO {
+            self.busy += total;
+            let parts = self.engine.step_parts();
+            self.parts.clear();
+            self.parts.extend(parts.iter().map(|part| PartWork {
+                prefill_tokens: part.prefill_tokens,
+                decode_tokens: part.decode_tokens,
+                kv_tokens: u64::from(part.kv_tokens),
+            }));
+            let shares = attribute_step(total, &self.terms, &self.parts);
+            if shares.is_empty() {
+                self.unattributed += total;
+            }
+            for (part, share) in parts.iter().zip(shares) {
+                charge(part.id, share);
+            }
+        }
+        self.engine.end_step(events);
+    }
+
+    /// All energy drawn until `now`, joules, the running step in proportion.
+    fn joules_until(&self, now: Timestamp) -> f64 {
+        let open = match &self.step {
+            Some(running) => running.step.cost.watts.0 * now.secs_since(running.began),
+            None => self.idle_watts * now.secs_since(self.idle_since),
+        };
+        self.busy_joules + self.idle_joules + open
+    }
+
+    /// What its metrics page and its power meter would say now. `hop_s` is how old that will be on arrival.
+    pub(crate) fn sample(&mut self, now: Timestamp, hop_s: f64) -> EngineSample {
+        let stats = self.engine.stats();
+        let joules = self.joules_until(now);
+        let seconds = now.secs_since(self.sampled_at);
+        let metered = self.idle_watts > 0.0 && seconds > 0.0;
+        let power = metered.then(|| equipoise_types::Watts((joules - self.sampled_joules) / seconds));
+        self.sampled_at = now;
+        self.sampled_joules = joules;
+        EngineSample {
+            healthy: true,
+            running: stats.running,
+            waiting: stats.waiting,
+            kv_usage: stats.kv_usage,
+            power,
+            age_s: hop_s,
+        }
+    }
+
+    /// Measured and idle energy until `now`. Measured is idle plus steps; the last fraction of a millijoule of the steps
+    /// is rounded away.
+    pub(crate) fn totals(&self, now: Timestamp) -> (MilliJoules, MilliJoules) {
+        let open = if self.step.is_none() { self.idle_watts * now.secs_since(self.idle_since) } else { 0.0 };
+        let idle = Joules(self.idle_joules + open).to_millijoules();
+        (self.busy + idle, idle)
+    }
+
+    /// The same as a running sum of real numbers, to hold against [`Self::totals`].
+    #[cfg(test)]
+    pub(crate) fn metered_joules(&self, now: Timestamp) -> f64 {
+        self.joules_until(now)
+    }
+}

@@ -1,0 +1,97 @@
+//! What a simulation can be told, and why it may not start.
+
+use equipoise_config::UnknownPhysics;
+use equipoise_policy::SettingsError;
+use equipoise_scheduler::Target;
+use equipoise_trace::TraceError;
+
+/// How to run a workload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SimulationOptions {
+    /// Policies to compare, by name; empty: the fleet's own.
+    pub policies: Vec<String>,
+    /// Seed of the scheduler's random draws; takes the place of the fleet's.
+    pub seed: u64,
+    /// What every request asks for.
+    pub target: Target,
+    /// Way from the router to an instance, and the same back, seconds.
+    pub hop_s: f64,
+    /// Time between two telemetry samples of an instance, seconds.
+    pub telemetry_interval_s: f64,
+}
+
+impl Default for SimulationOptions {
+    fn default() -> Self {
+        Self {
+            policies: Vec::new(),
+            seed: 1,
+            target: Target::Auto,
+            hop_s: 1e-3,
+            telemetry_interval_s: 0.2,
+        }
+    }
+}
+
+/// Why a simulation does not start, or its log was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulationError {
+    /// There is nothing to simulate.
+    #[error("the workload has no request: nothing to simulate")]
+    NoRequests,
+    /// There is nobody to serve.
+    #[error("the fleet has no instance: declare at least one [[pool]]")]
+    NoInstances,
+    /// Two instances share a name.
+    #[error("two instances are called `{name}`: names must be unique")]
+    DuplicateInstance {
+        /// The name.
+        name: String,
+    },
+    /// The requests are not in order of arrival.
+    #[error("request {index} of the workload arrives before the one ahead of it: sort the workload by arrival")]
+    NotSorted {
+        /// Its index, from 0.
+        index: usize,
+    },
+    /// Ids are 32 bits inside.
+    #[error("{requests} requests are more than one run takes ({}): split the workload", u32::MAX)]
+    TooManyRequests {
+        /// How many there are.
+        requests: usize,
+    },
+    /// A time makes no sense.
+    #[error("{option} is {seconds} s: it must be {allowed}")]
+    Time {
+        /// Which option.
+        option: &'static str,
+        /// As given.
+        seconds: f64,
+        /// What it may be.
+        allowed: &'static str,
+    },
+    /// An instance whose behaviour is not known.
+    #[error(transparent)]
+    Physics(#[from] UnknownPhysics),
+    /// The policy is unknown or its settings make no sense.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The event log cannot be written.
+    #[error(transparent)]
+    Log(#[from] TraceError),
+}
+
+impl SimulationOptions {
+    /// Checks the figures.
+    pub(crate) fn check(&self) -> Result<(), SimulationError> {
+        let bounded = |seconds: f64, least: f64| seconds >= least && seconds <= 3600.0;
+        if !bounded(self.hop_s, 0.0) {
+            let allowed = "between 0 and 3600";
+            return Err(SimulationError::Time { option: "hop_s", seconds: self.hop_s, allowed });
+        }
+        if !bounded(self.telemetry_interval_s, 1e-3) {
+            let (option, seconds) = ("telemetry_interval_s", self.telemetry_interval_s);
+            return Err(SimulationError::Time { option, seconds, allowed: "between 0.001 and 3600" });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! What a run remembers of each request.
+
+use equipoise_types::{MilliJoules, Timestamp};
+
+/// Answer tokens after which progress is reported to the scheduler...
+const REPORT_TOKENS: u32 = 16;
+/// ...or time after which it is, nanoseconds. The live router follows the same rule.
+const REPORT_NANOS: u64 = 100_000_000;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Not yet.
+    #[default]
+    Open,
+    /// With an answer.
+    Finished(Timestamp),
+    /// Without.
+    Refused,
+}
+
+/// One request on its way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RequestState {
+    /// Where it was sent last.
+    pub(crate) instance: Option<u32>,
+    /// Whether it ever waited at the router.
+    pub(crate) queued: bool,
+    /// Its answer was cut at the end of the model's context.
+    pub(crate) truncated: bool,
+    pub(crate) first_token_at: Option<Timestamp>,
+    pub(crate) ending: Ending,
+    /// Energy of its part of all steps.
+    pub(crate) energy: MilliJoules,
+    pub(crate) generated: u32,
+    reported: u32,
+    reported_at: Timestamp,
+}
+
+impl RequestState {
+    /// Notes the first token.
+    pub(crate) fn first_token(&mut self, now: Timestamp) {
+        self.generated = 1;
+        self.reported = 1;
+        self.reported_at = now;
+    }
+
+    /// Notes one more token; how many to report now, if it is time.
+    pub(crate) fn token(&mut self, now: Timestamp) -> Option<u32> {
+        self.generated += 1;
+        let count = self.generated - self.reported;
+        if count < REPORT_TOKENS && now.0 - self.reported_at.0 < REPORT_NANOS {
+            return None;
+        }
+        self.reported = self.generated;
+        self.reported_at = now;
+        Some(count)
+    }
+}
