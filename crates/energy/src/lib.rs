@@ -5,13 +5,15 @@
 //!
 //! * [`InstanceMeter`] and [`CounterIntegrator`] turn readings of GPU counters into interval energies, with their flaws;
 //! * [`attribute_step`] splits a known engine step, [`attribute_interval`] an interval whose steps are unknown;
-//! * [`EnergyLedger`] keeps the sums, [`Report`] groups and renders them.
+//! * [`EnergyLedger`] keeps the sums, [`Report`] groups and renders them;
+//! * [`TokenProduction`] and [`CarbonSeries`] relate them to the facility's power and the grid.
 //!
 //! State is owned by the caller; time is an argument. Does not belong here: reading a GPU (device), modelling energy that
 //! nobody measured (engine), storing (store).
 
 mod attribution;
 mod counter;
+mod facility;
 mod interval;
 mod ledger;
 mod meter;
@@ -20,6 +22,7 @@ mod source;
 
 pub use attribution::{PartWork, StepTerms, attribute_step};
 pub use counter::{CounterIntegrator, CounterReading, GpuEnergy, MeterLimits};
+pub use facility::{CarbonSeries, Ceiling, DEFAULT_PUE, Production, TokenProduction, facility_energy};
 pub use interval::{ActivitySlice, IntervalEnergy, IntervalSplit, attribute_interval};
 pub use ledger::{EnergyFigures, EnergyLedger, InstanceFacts, LedgerError, LedgerRow, NO_TENANT, SliceOwner};
 pub use meter::InstanceMeter;
