@@ -88,6 +88,13 @@ impl GpuMeters {
 
     fn observe(&mut self, round: &Round, shared: &Shared) {
         let now = shared.clock.now();
+        {
+            // One lock for the round: a batch has all of it or nothing.
+            let mut outbox = shared.outbox.lock();
+            for reading in round.iter().flatten() {
+                outbox.put_gpu(gpu_sample(reading));
+            }
+        }
         for (position, result) in round.iter().enumerate() {
             let index = self.thread.gpus()[position].index;
             match result {
@@ -98,7 +105,6 @@ impl GpuMeters {
                     if let Some(power_mw) = reading.power_mw {
                         shared.metrics.set_gpu_power(&reading.gpu.uuid, power_mw);
                     }
-                    shared.outbox.lock().put_gpu(gpu_sample(reading));
                 }
                 Err(error) => {
                     if self.failing.insert(index, error.clone()).as_ref() != Some(error) {

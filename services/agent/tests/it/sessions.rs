@@ -1,0 +1,121 @@
+//! Registering, streaming, and what happens when either side goes away.
+
+use crate::control::Control;
+use crate::{config, engine, eventually, instance};
+use equipoise_agent::Agent;
+use equipoise_proto::v1::EngineSample;
+use http::StatusCode;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const BUSY: &str = "vllm:num_requests_running{engine=\"0\"} 3\nvllm:num_requests_waiting{engine=\"0\"} 2\n\
+                    vllm:kv_cache_usage_perc{engine=\"0\"} 0.5\nvllm:generation_tokens_total{engine=\"0\"} 77\n";
+
+fn latest(control: &Control, name: &str) -> Option<EngineSample> {
+    let batches = control.memory.batches.lock().expect("whole");
+    batches
+        .iter()
+        .rev()
+        .flat_map(|batch| &batch.engines)
+        .find(|sample| sample.instance == name)
+        .cloned()
+}
+
+#[tokio::test]
+async fn it_registers_streams_and_gives_the_lease_back() {
+    let control = Control::start();
+    let (endpoint, script) = engine::start().await;
+    script.set("/metrics", StatusCode::OK, BUSY);
+    let agent = Agent::start(config(&control.uri(), vec![instance("a", &endpoint, &[])]))
+        .await
+        .expect("starts");
+    // Twenty batches: the control plane's 50 ms rule, not the configured hour.
+    eventually("batches flow", || control.memory.batch_count() >= 20).await;
+    let sample = latest(&control, "a").expect("sampled");
+    assert_eq!((sample.healthy, sample.running, sample.waiting), (true, 3, 2));
+    assert_eq!((sample.kv_usage, sample.generation_tokens_total), (0.5, 77));
+    agent.shutdown().await;
+
+    let registered = control.memory.registered.lock().expect("whole").clone();
+    assert_eq!(registered.len(), 1);
+    assert_eq!(
+        (registered[0].node.as_str(), registered[0].lease_ttl_ms),
+        ("node-1", 5_000)
+    );
+    assert_eq!(registered[0].instances[0].node, "node-1");
+    assert_eq!(*control.memory.deregistered.lock().expect("whole"), [1]);
+    let batches = control.memory.batches.lock().expect("whole");
+    assert!(
+        batches
+            .iter()
+            .zip(1..)
+            .all(|(batch, sequence)| batch.sequence == sequence && batch.lease_id == 1)
+    );
+}
+
+#[tokio::test]
+async fn it_waits_for_a_control_plane_that_comes_later_or_again() {
+    let mut control = Control::start();
+    control.kill();
+    let agent = Agent::start(config(&control.uri(), vec![]))
+        .await
+        .expect("starts without a control plane");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    control.memory.refusing.store(true, Ordering::SeqCst);
+    control.revive();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(control.memory.registrations(), 0);
+    control.memory.refusing.store(false, Ordering::SeqCst);
+    for life in 1..4 {
+        eventually("it registers in every life", || control.memory.registrations() == life).await;
+        let before = control.memory.batch_count();
+        eventually("and streams", || control.memory.batch_count() > before + 2).await;
+        control.kill();
+        control.revive();
+    }
+    agent.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_lost_lease_is_taken_anew() {
+    let control = Control::start();
+    let agent = Agent::start(config(&control.uri(), vec![])).await.expect("starts");
+    for lease in 1..4 {
+        eventually("it registers anew", || control.memory.registrations() == lease).await;
+        let before = control.memory.batch_count();
+        eventually("and streams under the new lease", || {
+            control.memory.batch_count() > before + 2
+        })
+        .await;
+        control.memory.forget_lease();
+    }
+    agent.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_goes_away_is_unhealthy_and_heals_when_it_is_back() {
+    let control = Control::start();
+    let (endpoint, script) = engine::start().await;
+    script.set("/metrics", StatusCode::OK, BUSY);
+    let (well, _) = engine::start().await;
+    let gone = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        format!("http://{}", listener.local_addr().expect("bound"))
+    };
+    let instances = vec![
+        instance("ill", &endpoint, &[]),
+        instance("well", &well, &[]),
+        instance("gone", &gone, &[]),
+    ];
+    let agent = Agent::start(config(&control.uri(), instances)).await.expect("starts");
+    let verdict = |name: &str| latest(&control, name).map(|sample| (sample.healthy, sample.running));
+    eventually("the engine is healthy", || verdict("ill") == Some((true, 3))).await;
+    eventually("so is one without metrics", || verdict("well") == Some((true, 0))).await;
+    eventually("one that is not there is not", || verdict("gone") == Some((false, 0))).await;
+    script.set("/health", StatusCode::INTERNAL_SERVER_ERROR, "");
+    eventually("it falls ill and shows no load", || verdict("ill") == Some((false, 0))).await;
+    assert_eq!(verdict("well"), Some((true, 0)));
+    script.set("/health", StatusCode::OK, "");
+    eventually("it heals", || verdict("ill") == Some((true, 3))).await;
+    agent.shutdown().await;
+}
