@@ -117,7 +117,9 @@ impl<'a, S: Sink> Driver<'a, S> {
             return Err(SimulationError::NoInstances);
         }
         if u32::try_from(records.len()).is_err() {
-            return Err(SimulationError::TooManyRequests { requests: records.len() });
+            return Err(SimulationError::TooManyRequests {
+                requests: records.len(),
+            });
         }
         if let Some(index) = records.windows(2).position(|pair| pair[1].arrival < pair[0].arrival) {
             return Err(SimulationError::NotSorted { index: index + 1 });
@@ -127,7 +129,10 @@ impl<'a, S: Sink> Driver<'a, S> {
             options,
             hop: Duration::from_secs_f64(options.hop_s),
             telemetry_interval: Duration::from_secs_f64(options.telemetry_interval_s),
-            feed: Feed { scheduler: Scheduler::new(config)?, sink },
+            feed: Feed {
+                scheduler: Scheduler::new(config)?,
+                sink,
+            },
             instances: Vec::with_capacity(fleet.instances.len()),
             requests: vec![RequestState::default(); records.len()],
             refusals: BTreeMap::new(),
@@ -146,7 +151,9 @@ impl<'a, S: Sink> Driver<'a, S> {
             // The fleet numbers instances as they come; a name it knows already would not get a new number.
             let id = driver.feed.scheduler.fleet().id_of(&declared.spec.name);
             if id.is_none_or(|id| id.index() != driver.instances.len()) {
-                return Err(SimulationError::DuplicateInstance { name: declared.spec.name.clone() });
+                return Err(SimulationError::DuplicateInstance {
+                    name: declared.spec.name.clone(),
+                });
             }
             driver.instances.push(SimulatedInstance::new(declared)?);
         }
@@ -163,7 +170,10 @@ impl<'a, S: Sink> Driver<'a, S> {
 
     pub(crate) fn run_to_end(&mut self) {
         while self.ended < self.requests.len() {
-            let arrival = self.records.get(self.next_arrival).map_or(Timestamp::MAX, |record| record.arrival);
+            let arrival = self
+                .records
+                .get(self.next_arrival)
+                .map_or(Timestamp::MAX, |record| record.arrival);
             let planned = self.heap.peek().map_or(Timestamp::MAX, |Reverse(planned)| planned.at);
             let wakeup = self.wakeup().unwrap_or(Timestamp::MAX);
             let at = arrival.min(planned).min(wakeup);
@@ -195,14 +205,22 @@ impl<'a, S: Sink> Driver<'a, S> {
     }
 
     fn plan(&mut self, at: Timestamp, happening: Happening) {
-        self.heap.push(Reverse(Planned { at, sequence: self.sequence, happening }));
+        self.heap.push(Reverse(Planned {
+            at,
+            sequence: self.sequence,
+            happening,
+        }));
         self.sequence += 1;
     }
 
     /// Whoever arrives now arrives together.
     fn arrive(&mut self) {
         let mut batch = Vec::new();
-        while let Some(record) = self.records.get(self.next_arrival).filter(|record| record.arrival <= self.now) {
+        while let Some(record) = self
+            .records
+            .get(self.next_arrival)
+            .filter(|record| record.arrival <= self.now)
+        {
             batch.push(Request {
                 id: RequestId(self.next_arrival as u64),
                 target: self.options.target.clone(),
@@ -236,7 +254,9 @@ impl<'a, S: Sink> Driver<'a, S> {
     }
 
     fn dispatch(&mut self, dispatch: &Dispatch) {
-        let Ok(request) = u32::try_from(dispatch.request.0) else { return };
+        let Ok(request) = u32::try_from(dispatch.request.0) else {
+            return;
+        };
         let instance = dispatch.instance.0;
         self.requests[request as usize].instance = Some(instance);
         self.plan(self.now + self.hop, Happening::Submit { instance, request });
@@ -284,7 +304,10 @@ impl<'a, S: Sink> Driver<'a, S> {
             cached_tokens: 0,
         });
         if submitted.is_err() {
-            let reports = vec![Report { request, kind: ReportKind::Refused }];
+            let reports = vec![Report {
+                request,
+                kind: ReportKind::Refused,
+            }];
             self.plan(self.now + self.hop, Happening::Reports(reports));
             return;
         }
@@ -319,7 +342,9 @@ impl<'a, S: Sink> Driver<'a, S> {
 
     /// Turns what happened in an engine into what its response streams tell the router.
     fn note(&mut self, event: EngineEvent, reports: &mut Vec<Report>) {
-        let Ok(request) = u32::try_from(event.id().0) else { return };
+        let Ok(request) = u32::try_from(event.id().0) else {
+            return;
+        };
         let state = &mut self.requests[request as usize];
         let kind = match event {
             EngineEvent::Preempted { .. } => return,
@@ -354,19 +379,29 @@ impl<'a, S: Sink> Driver<'a, S> {
                 self.ended += 1;
                 let output_tokens = state.generated;
                 let prompt_tokens = self.records[report.request as usize].prompt_tokens;
-                let usage = Some(TokenUsage { prompt_tokens, output_tokens });
+                let usage = Some(TokenUsage {
+                    prompt_tokens,
+                    output_tokens,
+                });
                 self.give(Event::Finished { request, usage });
             }
             ReportKind::Refused => {
                 self.refuse(request, "engine");
-                self.give(Event::Failed { request, failure: Failure::Final });
+                self.give(Event::Failed {
+                    request,
+                    failure: Failure::Final,
+                });
             }
         }
     }
 
     fn sample(&mut self) {
         let (now, hop_s) = (self.now, self.options.hop_s);
-        let samples = self.instances.iter_mut().map(|instance| instance.sample(now, hop_s)).collect();
+        let samples = self
+            .instances
+            .iter_mut()
+            .map(|instance| instance.sample(now, hop_s))
+            .collect();
         self.plan(now + self.hop, Happening::Samples(samples));
         let stepping = self.instances.iter().any(SimulatedInstance::is_stepping);
         let arriving = self.next_arrival < self.records.len();

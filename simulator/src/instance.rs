@@ -94,7 +94,9 @@ impl SimulatedInstance {
         events: &mut Vec<EngineEvent>,
         mut charge: impl FnMut(RequestId, MilliJoules),
     ) {
-        let Some(RunningStep { step, began }) = self.step.take() else { return };
+        let Some(RunningStep { step, began }) = self.step.take() else {
+            return;
+        };
         self.idle_since = now;
         self.busy_s += now.secs_since(began);
         self.busy_joules += step.cost.joules.0;
@@ -153,7 +155,11 @@ impl SimulatedInstance {
     /// Measured and idle energy until `now`. Measured is idle plus steps; the last fraction of a millijoule of the steps
     /// is rounded away.
     pub(crate) fn totals(&self, now: Timestamp) -> (MilliJoules, MilliJoules) {
-        let open = if self.step.is_none() { self.idle_watts * now.secs_since(self.idle_since) } else { 0.0 };
+        let open = if self.step.is_none() {
+            self.idle_watts * now.secs_since(self.idle_since)
+        } else {
+            0.0
+        };
         let idle = Joules(self.idle_joules + open).to_millijoules();
         (self.busy + idle, idle)
     }

@@ -48,12 +48,24 @@ pub fn simulate(
     options: &SimulationOptions,
 ) -> Result<Vec<PolicyResult>, SimulationError> {
     let own = [fleet.scheduler.policy.clone()];
-    let policies = if options.policies.is_empty() { &own[..] } else { &options.policies };
+    let policies = if options.policies.is_empty() {
+        &own[..]
+    } else {
+        &options.policies
+    };
     let mut drivers = Vec::with_capacity(policies.len());
     for policy in policies {
-        drivers.push(Driver::new(fleet, scheduler_config(fleet, policy, options), records, options, NoSink)?);
+        drivers.push(Driver::new(
+            fleet,
+            scheduler_config(fleet, policy, options),
+            records,
+            options,
+            NoSink,
+        )?);
     }
-    let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(drivers.len());
+    let workers = thread::available_parallelism()
+        .map_or(1, NonZeroUsize::get)
+        .min(drivers.len());
     let waiting = Mutex::new(drivers.into_iter().enumerate());
     let take = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || {
@@ -65,7 +77,9 @@ pub fn simulate(
     };
     let mut results: Vec<(usize, PolicyResult)> = thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        let joined = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        let joined = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
         joined.flatten().collect()
     });
     results.sort_by_key(|(index, _)| *index);
@@ -93,5 +107,9 @@ pub fn simulate_recorded(
 }
 
 fn scheduler_config(fleet: &FleetConfig, policy: &str, options: &SimulationOptions) -> SchedulerConfig {
-    SchedulerConfig { policy: policy.to_owned(), seed: options.seed, ..fleet.scheduler.clone() }
+    SchedulerConfig {
+        policy: policy.to_owned(),
+        seed: options.seed,
+        ..fleet.scheduler.clone()
+    }
 }

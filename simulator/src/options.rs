@@ -86,11 +86,19 @@ impl SimulationOptions {
         let bounded = |seconds: f64, least: f64| seconds >= least && seconds <= 3600.0;
         if !bounded(self.hop_s, 0.0) {
             let allowed = "between 0 and 3600";
-            return Err(SimulationError::Time { option: "hop_s", seconds: self.hop_s, allowed });
+            return Err(SimulationError::Time {
+                option: "hop_s",
+                seconds: self.hop_s,
+                allowed,
+            });
         }
         if !bounded(self.telemetry_interval_s, 1e-3) {
             let (option, seconds) = ("telemetry_interval_s", self.telemetry_interval_s);
-            return Err(SimulationError::Time { option, seconds, allowed: "between 0.001 and 3600" });
+            return Err(SimulationError::Time {
+                option,
+                seconds,
+                allowed: "between 0.001 and 3600",
+            });
         }
         Ok(())
     }

@@ -60,8 +60,18 @@ impl ReplayReport {
 
 impl fmt::Display for ReplayReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { policy, events, actions, dispatches, differing, .. } = self;
-        write!(f, "{events} events, {actions} actions, {dispatches} decisions by `{policy}`: ")?;
+        let Self {
+            policy,
+            events,
+            actions,
+            dispatches,
+            differing,
+            ..
+        } = self;
+        write!(
+            f,
+            "{events} events, {actions} actions, {dispatches} decisions by `{policy}`: "
+        )?;
         match &self.first {
             None => writeln!(f, "identical")?,
             Some(first) => {
@@ -88,8 +98,14 @@ impl fmt::Display for ReplayReport {
 /// When the log cannot be read, or its scheduler cannot be set up. A difference is no error.
 pub fn replay<R: BufRead>(log: &mut EventLogReader<R>) -> Result<ReplayReport, SimulationError> {
     let config = log.header().scheduler.clone();
-    let mut report = ReplayReport { policy: config.policy.clone(), ..ReplayReport::default() };
-    let mut feed = Feed { scheduler: Scheduler::new(config)?, sink: NoSink };
+    let mut report = ReplayReport {
+        policy: config.policy.clone(),
+        ..ReplayReport::default()
+    };
+    let mut feed = Feed {
+        scheduler: Scheduler::new(config)?,
+        sink: NoSink,
+    };
     let mut actions = Vec::new();
     let mut before: VecDeque<Event> = VecDeque::with_capacity(CONTEXT + 1);
     while let Some(logged) = log.next() {
@@ -99,7 +115,10 @@ pub fn replay<R: BufRead>(log: &mut EventLogReader<R>) -> Result<ReplayReport, S
         feed.give(logged.at, logged.event, &mut actions);
         report.events += 1;
         report.actions += actions.len() as u64;
-        report.dispatches += actions.iter().filter(|action| matches!(action, Action::Dispatch(_))).count() as u64;
+        report.dispatches += actions
+            .iter()
+            .filter(|action| matches!(action, Action::Dispatch(_)))
+            .count() as u64;
         let replayed = json(&actions);
         let differs = replayed != logged.actions.get();
         report.differing += u64::from(differs);

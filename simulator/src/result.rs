@@ -179,7 +179,13 @@ impl PolicyResult {
         let sums = sum_requests(driver, &mut instances);
         let duration_s = driver.now.as_secs_f64();
         let finished = sums.finished as f64;
-        let share = |requests: u64| if sums.finished > 0 { requests as f64 / finished } else { 0.0 };
+        let share = |requests: u64| {
+            if sums.finished > 0 {
+                requests as f64 / finished
+            } else {
+                0.0
+            }
+        };
         let mut energy = EnergyTotals::default();
         for instance in &mut instances {
             instance.share = share(instance.requests);
@@ -206,7 +212,11 @@ impl PolicyResult {
             e2e_s: Percentiles::of(sums.e2e_s),
             prompt_tokens: sums.prompt_tokens,
             output_tokens: sums.output_tokens,
-            output_tokens_per_s: if duration_s > 0.0 { sums.output_tokens as f64 / duration_s } else { 0.0 },
+            output_tokens_per_s: if duration_s > 0.0 {
+                sums.output_tokens as f64 / duration_s
+            } else {
+                0.0
+            },
             energy,
             joules_per_request_active: per(active, sums.finished),
             joules_per_request_loaded: per(loaded, sums.finished),
@@ -217,7 +227,11 @@ impl PolicyResult {
             models: sums
                 .models
                 .into_iter()
-                .map(|(model, requests)| ModelShare { model, requests, share: share(requests) })
+                .map(|(model, requests)| ModelShare {
+                    model,
+                    requests,
+                    share: share(requests),
+                })
                 .collect(),
             instances,
         }
@@ -235,7 +249,11 @@ fn instance_results<S>(driver: &Driver<'_, S>) -> Vec<InstanceResult> {
             requests: 0,
             share: 0.0,
             output_tokens: 0,
-            busy_share: if duration_s > 0.0 { instance.busy_s / duration_s } else { 0.0 },
+            busy_share: if duration_s > 0.0 {
+                instance.busy_s / duration_s
+            } else {
+                0.0
+            },
             preemptions: instance.engine.stats().preemptions_total,
             energy: EnergyTotals {
                 measured_mj,
@@ -250,17 +268,25 @@ fn instance_results<S>(driver: &Driver<'_, S>) -> Vec<InstanceResult> {
 
 /// Adds up the requests, for the whole and for the instance that served each.
 fn sum_requests<S>(driver: &Driver<'_, S>, instances: &mut [InstanceResult]) -> Sums {
-    let mut sums = Sums { quality: Some(0.0), usd: Some(0.0), ..Sums::default() };
+    let mut sums = Sums {
+        quality: Some(0.0),
+        usd: Some(0.0),
+        ..Sums::default()
+    };
     for instance in &driver.instances {
         sums.models.insert(instance.spec.model.name.clone(), 0);
     }
     for (state, record) in driver.requests.iter().zip(driver.records) {
         sums.queued += u64::from(state.queued);
         sums.refused += u64::from(state.ending == Ending::Refused);
-        let Some(index) = state.instance.map(|index| index as usize) else { continue };
+        let Some(index) = state.instance.map(|index| index as usize) else {
+            continue;
+        };
         // A request is sent once in a simulation: nothing fails, and what an engine refuses ends there.
         instances[index].energy.attributed_mj += state.energy;
-        let Ending::Finished(finished_at) = state.ending else { continue };
+        let Ending::Finished(finished_at) = state.ending else {
+            continue;
+        };
         let seconds = |at: Timestamp| at.secs_since(record.arrival);
         sums.finished += 1;
         sums.truncated += u64::from(state.truncated);
@@ -272,14 +298,17 @@ fn sum_requests<S>(driver: &Driver<'_, S>, instances: &mut [InstanceResult]) -> 
         sums.ttft_s.push(seconds(first_token_at));
         sums.e2e_s.push(seconds(finished_at));
         if state.generated > 1 {
-            sums.tpot_s.push(finished_at.secs_since(first_token_at) / f64::from(state.generated - 1));
+            sums.tpot_s
+                .push(finished_at.secs_since(first_token_at) / f64::from(state.generated - 1));
         }
         let model = &driver.instances[index].spec.model;
         if let Some(count) = sums.models.get_mut(&model.name) {
             *count += 1;
         }
         sums.quality = sums.quality.zip(model.quality).map(|(sum, quality)| sum + quality);
-        let usd = model.price.map(|price| price.usd(f64::from(record.prompt_tokens), f64::from(state.generated)));
+        let usd = model
+            .price
+            .map(|price| price.usd(f64::from(record.prompt_tokens), f64::from(state.generated)));
         sums.usd = sums.usd.zip(usd).map(|(sum, usd)| sum + usd);
     }
     sums
@@ -293,7 +322,10 @@ pub fn to_json(results: &[PolicyResult]) -> String {
         equipoise_simulation: u32,
         results: &'a [PolicyResult],
     }
-    let document = Document { equipoise_simulation: 1, results };
+    let document = Document {
+        equipoise_simulation: 1,
+        results,
+    };
     // Strings, numbers and lists always serialise.
     serde_json::to_string_pretty(&document).unwrap_or_default()
 }

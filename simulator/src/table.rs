@@ -38,22 +38,86 @@ fn seconds(percentiles: Option<Percentiles>, pick: fn(&Percentiles) -> f64) -> S
 }
 
 const COLUMNS: [Column; 16] = [
-    Column { group: "requests", heading: "done", cell: |result| result.finished.to_string() },
-    Column { group: "", heading: "refused", cell: |result| result.refused.to_string() },
-    Column { group: "mean", heading: "quality", cell: |result| fixed(result.quality_mean, 3) },
-    Column { group: "TTFT, ms", heading: "p50", cell: |result| ms(result.ttft_s, |ttft| ttft.p50) },
-    Column { group: "", heading: "p95", cell: |result| ms(result.ttft_s, |ttft| ttft.p95) },
-    Column { group: "", heading: "p99", cell: |result| ms(result.ttft_s, |ttft| ttft.p99) },
-    Column { group: "E2E, s", heading: "p50", cell: |result| seconds(result.e2e_s, |e2e| e2e.p50) },
-    Column { group: "", heading: "p95", cell: |result| seconds(result.e2e_s, |e2e| e2e.p95) },
-    Column { group: "", heading: "p99", cell: |result| seconds(result.e2e_s, |e2e| e2e.p99) },
-    Column { group: "output", heading: "tok/s", cell: |result| short(Some(result.output_tokens_per_s)) },
-    Column { group: "J/request", heading: "active", cell: |result| short(result.joules_per_request_active) },
-    Column { group: "", heading: "w. idle", cell: |result| short(result.joules_per_request_loaded) },
-    Column { group: "J/token", heading: "active", cell: |result| short(result.joules_per_output_token_active) },
-    Column { group: "", heading: "w. idle", cell: |result| short(result.joules_per_output_token_loaded) },
-    Column { group: "USD per", heading: "1k req", cell: |result| fixed(result.usd_per_1000_requests, 3) },
-    Column { group: "pre-", heading: "empted", cell: |result| result.preemptions.to_string() },
+    Column {
+        group: "requests",
+        heading: "done",
+        cell: |result| result.finished.to_string(),
+    },
+    Column {
+        group: "",
+        heading: "refused",
+        cell: |result| result.refused.to_string(),
+    },
+    Column {
+        group: "mean",
+        heading: "quality",
+        cell: |result| fixed(result.quality_mean, 3),
+    },
+    Column {
+        group: "TTFT, ms",
+        heading: "p50",
+        cell: |result| ms(result.ttft_s, |ttft| ttft.p50),
+    },
+    Column {
+        group: "",
+        heading: "p95",
+        cell: |result| ms(result.ttft_s, |ttft| ttft.p95),
+    },
+    Column {
+        group: "",
+        heading: "p99",
+        cell: |result| ms(result.ttft_s, |ttft| ttft.p99),
+    },
+    Column {
+        group: "E2E, s",
+        heading: "p50",
+        cell: |result| seconds(result.e2e_s, |e2e| e2e.p50),
+    },
+    Column {
+        group: "",
+        heading: "p95",
+        cell: |result| seconds(result.e2e_s, |e2e| e2e.p95),
+    },
+    Column {
+        group: "",
+        heading: "p99",
+        cell: |result| seconds(result.e2e_s, |e2e| e2e.p99),
+    },
+    Column {
+        group: "output",
+        heading: "tok/s",
+        cell: |result| short(Some(result.output_tokens_per_s)),
+    },
+    Column {
+        group: "J/request",
+        heading: "active",
+        cell: |result| short(result.joules_per_request_active),
+    },
+    Column {
+        group: "",
+        heading: "+idle",
+        cell: |result| short(result.joules_per_request_loaded),
+    },
+    Column {
+        group: "J/token",
+        heading: "active",
+        cell: |result| short(result.joules_per_output_token_active),
+    },
+    Column {
+        group: "",
+        heading: "+idle",
+        cell: |result| short(result.joules_per_output_token_loaded),
+    },
+    Column {
+        group: "USD per",
+        heading: "1k req",
+        cell: |result| fixed(result.usd_per_1000_requests, 3),
+    },
+    Column {
+        group: "pre-",
+        heading: "empted",
+        cell: |result| result.preemptions.to_string(),
+    },
 ];
 
 /// Renders the results: a line per policy, then who answered how much, then what the figures mean.
@@ -63,7 +127,10 @@ pub fn render_table(results: &[PolicyResult]) -> String {
     let name_width = names.chain(["policy".len()]).max().unwrap_or(0);
     let mut group_line = " ".repeat(name_width);
     let mut heading_line = format!("{:<name_width$}", "policy");
-    let mut lines: Vec<String> = results.iter().map(|result| format!("{:<name_width$}", result.policy)).collect();
+    let mut lines: Vec<String> = results
+        .iter()
+        .map(|result| format!("{:<name_width$}", result.policy))
+        .collect();
     for (index, column) in COLUMNS.iter().enumerate() {
         let cells: Vec<String> = results.iter().map(column.cell).collect();
         // A group's heading may reach over the columns that follow without one of their own.
@@ -71,17 +138,22 @@ pub fn render_table(results: &[PolicyResult]) -> String {
         let group_width = if alone { column.group.len() } else { 0 };
         let widths = cells.iter().map(|cell| cell.chars().count());
         let width = widths.chain([column.heading.len(), group_width]).max().unwrap_or(0);
+        // Columns of a group stand closer together.
+        let gap = if column.group.is_empty() { " " } else { "  " };
         if !column.group.is_empty() {
-            // Set above the first column, which is aligned to the right.
-            while group_line.len() + 1 < heading_line.len() + 2 {
-                group_line.push(' ');
-            }
             let pad = if alone { width - column.group.len() } else { 0 };
-            _ = write!(group_line, " {}{}", " ".repeat(pad), column.group);
+            let start = heading_line.len() + gap.len() + pad;
+            _ = write!(
+                group_line,
+                "{:width$}{}",
+                "",
+                column.group,
+                width = start.saturating_sub(group_line.len())
+            );
         }
-        _ = write!(heading_line, "  {:>width$}", column.heading);
+        _ = write!(heading_line, "{gap}{:>width$}", column.heading);
         for (line, cell) in lines.iter_mut().zip(&cells) {
-            _ = write!(line, "  {cell:>width$}");
+            _ = write!(line, "{gap}{cell:>width$}");
         }
     }
     let mut table = format!("{}\n{heading_line}\n", group_line.trim_end());
@@ -97,7 +169,11 @@ pub fn render_table(results: &[PolicyResult]) -> String {
 
 /// Who answered how much: `3b 58 % · 7b 11 %`.
 fn shares(results: &[PolicyResult], name_width: usize) -> String {
-    let names: Vec<&str> = results.iter().flat_map(|result| &result.models).map(|share| share.model.as_str()).collect();
+    let names: Vec<&str> = results
+        .iter()
+        .flat_map(|result| &result.models)
+        .map(|share| share.model.as_str())
+        .collect();
     let common = common_prefix(&names);
     let mut text = String::new();
     for result in results {
@@ -116,26 +192,44 @@ fn common_prefix(names: &[&str]) -> usize {
     let Some(first) = names.first() else { return 0 };
     let shared = |other: &&str| first.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
     let length = names.iter().map(shared).min().unwrap_or(0);
-    let whole_word = first.as_bytes()[..length].iter().rposition(|&byte| byte == b'-').map_or(0, |at| at + 1);
-    if names.iter().all(|name| name.len() > whole_word) { whole_word } else { 0 }
+    let whole_word = first.as_bytes()[..length]
+        .iter()
+        .rposition(|&byte| byte == b'-')
+        .map_or(0, |at| at + 1);
+    if names.iter().all(|name| name.len() > whole_word) {
+        whole_word
+    } else {
+        0
+    }
 }
 
 fn footnotes(results: &[PolicyResult]) -> String {
     let mut text = String::from(
         "\nQuality: the declared quality of the model that answered, not a judgement of answers. Answers have the trace's length\n\
-         whichever model gives them. Active energy: engine steps; w. idle: with the draw between steps. Times from arrival.\n",
+         whichever model gives them. Active energy: engine steps; +idle: with the draw between steps. Times from arrival.\n",
     );
     for result in results {
         if result.refused > 0 {
-            let reasons: Vec<String> =
-                result.refusals.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            let reasons: Vec<String> = result
+                .refusals
+                .iter()
+                .map(|(reason, count)| format!("{count} {reason}"))
+                .collect();
             _ = writeln!(text, "{} refused: {}.", result.policy, reasons.join(", "));
         }
         if result.truncated > 0 {
-            _ = writeln!(text, "{}: {} answers cut at the end of the context.", result.policy, result.truncated);
+            _ = writeln!(
+                text,
+                "{}: {} answers cut at the end of the context.",
+                result.policy, result.truncated
+            );
         }
         if result.unfinished > 0 {
-            _ = writeln!(text, "{}: {} requests never ended: please report this.", result.policy, result.unfinished);
+            _ = writeln!(
+                text,
+                "{}: {} requests never ended: please report this.",
+                result.policy, result.unfinished
+            );
         }
     }
     text

@@ -1,0 +1,363 @@
+//! Whole runs: what must hold whatever the policy does.
+
+use super::*;
+use equipoise_config::FleetFile;
+use equipoise_trace::{EventLogReader, Lengths, WorkloadGenerator};
+use equipoise_types::Timestamp;
+use proptest::prelude::*;
+
+const MODELS: &str = "
+    [[model]]
+    name = \"fam-3b\"
+    architecture = \"Qwen2.5-3B\"
+    quality = 0.3
+    context_tokens = 8192
+    price = { input_usd_per_mtok = 0.06, output_usd_per_mtok = 0.06 }
+    [[model]]
+    name = \"fam-7b\"
+    architecture = \"Qwen2.5-7B\"
+    quality = 0.5
+    context_tokens = 8192
+    price = { input_usd_per_mtok = 0.07, output_usd_per_mtok = 0.07 }
+";
+
+fn pool(name: &str, model: &str, keys: &str) -> String {
+    format!("[[pool]]\nname = \"{name}\"\nmodel = \"{model}\"\n{keys}\nlimits = {{ max_num_seqs = 32 }}\n")
+}
+
+fn parse(pools: &str) -> FleetConfig {
+    FleetFile::parse(&format!("{MODELS}{pools}"), "test").expect("a good fleet")
+}
+
+fn mixed_fleet() -> FleetConfig {
+    let pools = [
+        pool("a", "fam-3b", "gpu = \"A30\"\ncount = 2"),
+        pool("b", "fam-7b", "gpu = \"H100\"\ncount = 1"),
+        pool("c", "fam-3b", "service_ms = 300\ncount = 1"),
+    ];
+    parse(&pools.concat())
+}
+
+fn workload(requests: usize, rate_per_s: f64) -> Vec<WorkloadRecord> {
+    WorkloadGenerator {
+        requests,
+        rate_per_s,
+        ..WorkloadGenerator::default()
+    }
+    .generate()
+    .records
+}
+
+fn all_policies() -> SimulationOptions {
+    let policies = equipoise_policy::names()
+        .iter()
+        .map(|name| (*name).to_owned())
+        .collect();
+    SimulationOptions {
+        policies,
+        ..SimulationOptions::default()
+    }
+}
+
+fn one(policy: &str) -> SimulationOptions {
+    SimulationOptions {
+        policies: vec![policy.to_owned()],
+        ..SimulationOptions::default()
+    }
+}
+
+#[test]
+fn the_same_inputs_give_the_same_bytes() {
+    let (fleet, records) = (mixed_fleet(), workload(150, 10.0));
+    let first = simulate(&fleet, &records, &all_policies()).expect("runs");
+    let second = simulate(&fleet, &records, &all_policies()).expect("runs");
+    assert_eq!(to_json(&first), to_json(&second));
+    assert_eq!(render_table(&first), render_table(&second));
+    let names: Vec<&str> = first.iter().map(|result| result.policy.as_str()).collect();
+    assert_eq!(names, equipoise_policy::names(), "in the order asked for");
+    let alone = simulate(&fleet, &records, &one("random")).expect("runs");
+    assert_eq!(first[1], alone[0], "who runs beside does not matter");
+    let other = simulate(
+        &fleet,
+        &records,
+        &SimulationOptions {
+            seed: 2,
+            ..one("random")
+        },
+    )
+    .expect("runs");
+    assert_ne!(alone[0].instances, other[0].instances, "another seed draws otherwise");
+}
+
+#[test]
+fn every_request_ends_once_and_every_millijoule_is_accounted_for() {
+    let fleet = mixed_fleet();
+    // Light, and far beyond what the fleet can do.
+    for rate_per_s in [2.0, 200.0] {
+        for result in simulate(&fleet, &workload(300, rate_per_s), &all_policies()).expect("runs") {
+            let name = &result.policy;
+            assert_eq!((result.offered, result.unfinished), (300, 0), "{name}");
+            assert_eq!(result.finished + result.refused, 300, "{name}");
+            assert_eq!(result.refusals.values().sum::<u64>(), result.refused, "{name}");
+            assert_eq!(
+                result.instances.iter().map(|instance| instance.requests).sum::<u64>(),
+                result.finished
+            );
+            assert_eq!(
+                result.models.iter().map(|model| model.requests).sum::<u64>(),
+                result.finished
+            );
+            assert!(result.energy.is_conserved(), "{name}: {:?}", result.energy);
+            assert!(
+                result.instances.iter().all(|instance| instance.energy.is_conserved()),
+                "{name}"
+            );
+            assert!(
+                result.energy.attributed_mj.0 > 0 && result.energy.idle_mj.0 > 0,
+                "{name}"
+            );
+            assert_eq!(result.energy.unattributed_mj.0, 0, "{name}: no step runs for nobody");
+            let (ttft, e2e) = (result.ttft_s.expect("some"), result.e2e_s.expect("some"));
+            assert!(
+                ttft.p50 <= e2e.p50 && e2e.p50 <= e2e.p95 && e2e.p95 <= e2e.p99,
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_ledger_agrees_with_the_meter() {
+    let (fleet, records, options) = (mixed_fleet(), workload(100, 5.0), SimulationOptions::default());
+    let mut driver = Driver::new(&fleet, fleet.scheduler.clone(), &records, &options, NoSink).expect("a good fleet");
+    driver.run_to_end();
+    for instance in &driver.instances {
+        let metered = instance.metered_joules(driver.now);
+        let (measured, _) = instance.totals(driver.now);
+        let difference = measured.as_joules().0 - metered;
+        assert!(difference.abs() < 0.002, "{}: {difference} J off", instance.spec.name);
+    }
+}
+
+#[test]
+fn more_replicas_differ_and_are_not_worse() {
+    let few = parse(&pool("a", "fam-7b", "gpu = \"A30\"\ncount = 1"));
+    let many = parse(&pool("a", "fam-7b", "gpu = \"A30\"\ncount = 50"));
+    let records = workload(400, 20.0);
+    for policy in equipoise_policy::names() {
+        let few = &simulate(&few, &records, &one(policy)).expect("runs")[0];
+        let many = &simulate(&many, &records, &one(policy)).expect("runs")[0];
+        assert!(many.finished >= few.finished, "{policy}");
+        assert_eq!(many.finished, 400, "{policy}");
+        let (few, many) = (few.e2e_s.expect("some"), many.e2e_s.expect("some"));
+        assert!(
+            many.p99 < 0.5 * few.p99 && many.p50 < few.p50,
+            "{policy}: {many:?} against {few:?}"
+        );
+    }
+}
+
+#[test]
+fn alone_on_an_instance_the_times_are_the_physics() {
+    let fleet = parse(&pool("a", "fam-7b", "gpu = \"A30\"\ncount = 1"));
+    // One request, and another long after it.
+    let record = |arrival_s: f64| WorkloadRecord {
+        arrival: Timestamp::from_secs_f64(arrival_s),
+        prompt_tokens: 1500,
+        output_tokens: 100,
+        prefix_blocks: None,
+        tenant: None,
+    };
+    let options = SimulationOptions {
+        hop_s: 0.0,
+        ..one("equipoise")
+    };
+    let result = &simulate(&fleet, &[record(1.0), record(60.0)], &options).expect("runs")[0];
+    let model = fleet.instances[0].step_model().expect("physics");
+    let prefill_s = model.prefill_seconds(1500, 0, 0, 0);
+    let ttft = result.ttft_s.expect("two");
+    assert!(
+        (ttft.max / prefill_s - 1.0).abs() < 0.02,
+        "{} against {prefill_s}",
+        ttft.max
+    );
+    let step_s = model.decode_step_seconds(1, 1550);
+    let tpot = result.tpot_s.expect("two");
+    assert!((tpot.p50 / step_s - 1.0).abs() < 0.02, "{} against {step_s}", tpot.p50);
+    let hops = SimulationOptions {
+        hop_s: 0.005,
+        ..options
+    };
+    let later = &simulate(&fleet, &[record(1.0), record(60.0)], &hops).expect("runs")[0];
+    assert!(
+        (later.ttft_s.expect("two").max - ttft.max - 0.01).abs() < 1e-6,
+        "there and back"
+    );
+}
+
+#[test]
+fn what_fits_nowhere_is_refused_and_counted() {
+    let fleet = mixed_fleet();
+    let mut records = workload(20, 5.0);
+    records[3].prompt_tokens = 100_000;
+    records[7].prompt_tokens = 8000;
+    records[7].output_tokens = 1000;
+    // The opaque box has no context of its own: leave it out.
+    let fleet = FleetConfig {
+        instances: fleet.instances[..3].to_vec(),
+        ..fleet
+    };
+    for result in simulate(&fleet, &records, &all_policies()).expect("runs") {
+        assert_eq!((result.finished, result.refused), (19, 1), "{}", result.policy);
+        assert_eq!(result.refusals.get("infeasible"), Some(&1), "{:?}", result.refusals);
+        assert_eq!(
+            result.truncated, 1,
+            "an engine ends an answer at the end of its context"
+        );
+        assert!(render_table(&[result]).contains("1 infeasible"));
+    }
+}
+
+#[test]
+fn a_model_can_be_asked_for() {
+    let options = SimulationOptions {
+        target: equipoise_scheduler::Target::Model("fam-7b".to_owned()),
+        ..all_policies()
+    };
+    for result in simulate(&mixed_fleet(), &workload(50, 2.0), &options).expect("runs") {
+        assert_eq!(result.models[1].requests, 50, "{}", result.policy);
+        assert_eq!(result.quality_mean, Some(0.5));
+    }
+}
+
+#[test]
+fn a_replay_decides_the_same_bytes() {
+    let (fleet, records) = (mixed_fleet(), workload(120, 30.0));
+    for policy in equipoise_policy::names() {
+        let mut log = Vec::new();
+        let recorded = simulate_recorded(&fleet, &records, &one(policy), &mut log, "log").expect("runs");
+        let unrecorded = &simulate(&fleet, &records, &one(policy)).expect("runs")[0];
+        assert_eq!(recorded, *unrecorded, "recording changes nothing");
+        let report = replay(&mut EventLogReader::new(log.as_slice(), "log").expect("a log")).expect("reads");
+        assert!(report.is_identical(), "{report}");
+        assert!(
+            report.dispatches >= recorded.finished && report.events > report.dispatches,
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn a_changed_decision_is_found_and_shown() {
+    let mut log = Vec::new();
+    let options = one("least-requests");
+    simulate_recorded(&mixed_fleet(), &workload(30, 5.0), &options, &mut log, "log").expect("runs");
+    let text = String::from_utf8(log).expect("JSON is UTF-8");
+    let line = text
+        .lines()
+        .position(|line| line.contains("\"Dispatch\""))
+        .expect("a decision");
+    let tampered: Vec<String> = text
+        .lines()
+        .enumerate()
+        .map(|(index, text)| {
+            if index == line {
+                text.replacen("\"decision\":0", "\"decision\":9", 1)
+            } else {
+                text.to_owned()
+            }
+        })
+        .collect();
+    let tampered = tampered.join("\n");
+    let report = replay(&mut EventLogReader::new(tampered.as_bytes(), "log").expect("a log")).expect("reads");
+    assert_eq!(report.differing, 1, "{report}");
+    let first = report.first.as_ref().expect("one");
+    assert_eq!(first.line, line as u64 + 1);
+    assert!(
+        first.event.contains("Arrived") && first.recorded.contains("\"decision\":9"),
+        "{report}"
+    );
+    assert!(
+        first.replayed.contains("\"decision\":0") && !first.before.is_empty(),
+        "{report}"
+    );
+    assert!(report.to_string().contains("answered differently"), "{report}");
+}
+
+#[test]
+fn what_cannot_run_says_why() {
+    let (fleet, records) = (mixed_fleet(), workload(3, 1.0));
+    let error = |fleet: &FleetConfig, records: &[WorkloadRecord], options: &SimulationOptions| {
+        simulate(fleet, records, options).expect_err("wrong").to_string()
+    };
+    assert!(error(&fleet, &[], &one("random")).contains("no request"));
+    assert!(error(&fleet, &records, &one("magic")).contains("magic"));
+    let empty = FleetConfig {
+        instances: Vec::new(),
+        ..fleet.clone()
+    };
+    assert!(error(&empty, &records, &one("random")).contains("no instance"));
+    let twice = FleetConfig {
+        instances: vec![fleet.instances[0].clone(); 2],
+        ..fleet.clone()
+    };
+    assert!(error(&twice, &records, &one("random")).contains("two instances are called `a-0`"));
+    let backwards: Vec<WorkloadRecord> = records.iter().rev().cloned().collect();
+    assert!(error(&fleet, &backwards, &one("random")).contains("sort the workload"));
+    let slow = SimulationOptions {
+        hop_s: f64::NAN,
+        ..one("random")
+    };
+    assert!(error(&fleet, &records, &slow).contains("hop_s"));
+    let never = SimulationOptions {
+        telemetry_interval_s: 0.0,
+        ..one("random")
+    };
+    assert!(error(&fleet, &records, &never).contains("telemetry_interval_s"));
+    let real = FleetFile::parse(
+        "[[model]]\nname = \"x\"\n[[pool]]\nname = \"a\"\nmodel = \"x\"\nendpoints = [\"http://h:1\"]\n",
+        "test",
+    )
+    .expect("good");
+    assert!(error(&real, &records, &one("random")).contains("architecture"));
+}
+
+#[test]
+fn the_table_is_aligned_and_fits_a_terminal() {
+    let table = render_table(&simulate(&mixed_fleet(), &workload(100, 5.0), &all_policies()).expect("runs"));
+    let lines: Vec<&str> = table.lines().collect();
+    let widths: Vec<usize> = lines[1..=1 + 7].iter().map(|line| line.chars().count()).collect();
+    assert!(
+        widths.iter().all(|&width| width == widths[0] && width <= 120),
+        "{table}"
+    );
+    assert!(lines[0].chars().count() <= widths[0], "{table}");
+    assert!(table.contains("3b ") && table.contains(" · 7b "), "{table}");
+    assert!(table.contains("TTFT, ms") && table.contains("J/request"), "{table}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn no_workload_loses_a_request(
+        seed in any::<u64>(),
+        requests in 1..60_usize,
+        rate_per_s in 0.5..500.0_f64,
+        prompt_mean in 1.0..9000.0_f64,
+        output_mean in 1.0..400.0_f64,
+        policy in 0..7_usize,
+    ) {
+        let generator = WorkloadGenerator {
+            requests,
+            rate_per_s,
+            prompt: Lengths { mean: prompt_mean, sigma: 1.0, most: 20_000 },
+            output: Lengths { mean: output_mean, sigma: 1.0, most: 3000 },
+            seed,
+        };
+        let options = SimulationOptions { seed, ..one(equipoise_policy::names()[policy]) };
+        let result = &simulate(&mixed_fleet(), &generator.generate().records, &options).expect("runs")[0];
+        prop_assert_eq!(result.unfinished, 0);
+        prop_assert_eq!(result.finished + result.refused, requests as u64);
+        prop_assert!(result.energy.is_conserved());
+    }
+}
