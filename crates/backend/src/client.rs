@@ -30,9 +30,7 @@ pub fn empty_body() -> BoxBody {
 /// A body that is known in full.
 #[must_use]
 pub fn full_body(content: impl Into<Bytes>) -> BoxBody {
-    Full::new(content.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Full::new(content.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Limits of an engine's client.
@@ -130,10 +128,7 @@ impl EngineClient {
     /// # Errors
     /// Every error is before the response ([`BackendError::before_response`]); later ones come from the body, see
     /// [`Self::body_error`]. A status of the engine, whatever it is, is no error here.
-    pub async fn send(
-        &self,
-        request: Request<BoxBody>,
-    ) -> Result<Response<Incoming>, BackendError> {
+    pub async fn send(&self, request: Request<BoxBody>) -> Result<Response<Incoming>, BackendError> {
         let deadline = tokio::time::Instant::now() + self.inner.config.response_head_timeout;
         self.send_until(request, deadline, self.inner.config.response_head_timeout)
             .await
@@ -172,9 +167,7 @@ impl EngineClient {
                 source: error.into(),
             };
         }
-        let cause = error
-            .source()
-            .and_then(|source| source.downcast_ref::<hyper::Error>());
+        let cause = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
         match cause {
             Some(cause) if cause.is_user() => BackendError::RequestBody {
                 endpoint,
@@ -207,21 +200,14 @@ impl EngineClient {
     ///
     /// # Errors
     /// Those of [`Self::send`], a body that breaks off, one that is too large.
-    pub async fn get(
-        &self,
-        path: &str,
-        timeout: Duration,
-    ) -> Result<Response<Bytes>, BackendError> {
+    pub async fn get(&self, path: &str, timeout: Duration) -> Result<Response<Bytes>, BackendError> {
         let deadline = tokio::time::Instant::now() + timeout;
-        let target: PathAndQuery = path.parse().map_err(|error: http::uri::InvalidUri| {
-            self.malformed(path, format!("the path is unusable: {error}"))
-        })?;
+        let target: PathAndQuery = path
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| self.malformed(path, format!("the path is unusable: {error}")))?;
         let mut request = Request::new(empty_body());
         *request.uri_mut() = target.into();
-        let (head, body) = self
-            .send_until(request, deadline, timeout)
-            .await?
-            .into_parts();
+        let (head, body) = self.send_until(request, deadline, timeout).await?.into_parts();
         let limit = self.inner.config.probe_limit;
         let endpoint = || self.endpoint().to_owned();
         match timeout_at(deadline, Limited::new(body, limit).collect()).await {
@@ -277,8 +263,8 @@ impl EngineClient {
             data: Vec<ServedModel>,
         }
         let body = self.get_ok("/v1/models", timeout).await?;
-        let list: List = serde_json::from_slice(&body)
-            .map_err(|error| self.malformed("/v1/models", error.to_string()))?;
+        let list: List =
+            serde_json::from_slice(&body).map_err(|error| self.malformed("/v1/models", error.to_string()))?;
         Ok(list.data)
     }
 

@@ -31,9 +31,7 @@ impl Endpoint {
         match uri.scheme_str() {
             Some("http") => {}
             Some("https") => {
-                return Err(fail(
-                    "https is not supported: let a sidecar or the mesh end TLS",
-                ));
+                return Err(fail("https is not supported: let a sidecar or the mesh end TLS"));
             }
             _ => return Err(fail("it must begin with http://")),
         }
@@ -47,8 +45,7 @@ impl Endpoint {
         if uri.query().is_some() {
             return Err(fail("it holds a query"));
         }
-        let host =
-            HeaderValue::from_str(authority.as_str()).map_err(|error| fail(&error.to_string()))?;
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|error| fail(&error.to_string()))?;
         Ok(Self {
             authority: authority.clone(),
             host,
@@ -70,11 +67,7 @@ impl Endpoint {
         let path = match (path, self.base_path.is_empty()) {
             (Some(path), true) => path.clone(),
             (path, _) => {
-                let joined = format!(
-                    "{}{}",
-                    self.base_path,
-                    path.map_or("/", PathAndQuery::as_str)
-                );
+                let joined = format!("{}{}", self.base_path, path.map_or("/", PathAndQuery::as_str));
                 joined
                     .try_into()
                     .map_err(|error: http::uri::InvalidUri| self.unusable(&error.to_string()))?
@@ -142,10 +135,7 @@ mod tests {
         );
         assert_eq!(endpoint.host_header(), "[::1]:8000");
         let root = Endpoint::parse("http://engine").expect("usable");
-        assert_eq!(
-            root.uri(Some(&path)).expect("joins"),
-            "http://engine/v1/models?x=1"
-        );
+        assert_eq!(root.uri(Some(&path)).expect("joins"), "http://engine/v1/models?x=1");
         assert_eq!(root.uri(None).expect("joins"), "http://engine/");
     }
 
@@ -167,15 +157,9 @@ mod tests {
     #[test]
     fn headers_of_one_connection_stay_behind() {
         let mut headers = HeaderMap::new();
-        headers.insert(
-            header::CONNECTION,
-            HeaderValue::from_static("close, X-Mine"),
-        );
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close, X-Mine"));
         headers.insert("x-mine", HeaderValue::from_static("1"));
-        headers.insert(
-            header::TRANSFER_ENCODING,
-            HeaderValue::from_static("chunked"),
-        );
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer k"));
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers.keys().collect::<Vec<_>>(), [header::AUTHORIZATION]);

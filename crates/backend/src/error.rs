@@ -19,9 +19,7 @@ pub enum Retry {
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The endpoint is no usable base URL.
-    #[error(
-        "engine endpoint `{endpoint}` is unusable: {reason}; write it like http://10.0.0.7:8000"
-    )]
+    #[error("engine endpoint `{endpoint}` is unusable: {reason}; write it like http://10.0.0.7:8000")]
     Endpoint {
         /// The endpoint as given.
         endpoint: String,
@@ -127,10 +125,7 @@ impl BackendError {
             | Self::Closed { .. }
             | Self::RequestBody { .. }
             | Self::Protocol { .. } => true,
-            Self::Body { .. }
-            | Self::TooLarge { .. }
-            | Self::Status { .. }
-            | Self::Malformed { .. } => false,
+            Self::Body { .. } | Self::TooLarge { .. } | Self::Status { .. } | Self::Malformed { .. } => false,
         }
     }
 
@@ -139,9 +134,7 @@ impl BackendError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Connect { .. } => Retry::Free,
-            Self::Timeout { .. } | Self::Closed { .. } | Self::Protocol { .. } => {
-                Retry::MayRepeatWork
-            }
+            Self::Timeout { .. } | Self::Closed { .. } | Self::Protocol { .. } => Retry::MayRepeatWork,
             Self::Endpoint { .. }
             | Self::RequestBody { .. }
             | Self::Body { .. }

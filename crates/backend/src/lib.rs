@@ -9,9 +9,7 @@ mod endpoint;
 mod error;
 pub mod metrics;
 
-pub use client::{
-    BoxBody, BoxError, EngineClient, EngineClientConfig, ServedModel, empty_body, full_body,
-};
+pub use client::{BoxBody, BoxError, EngineClient, EngineClientConfig, ServedModel, empty_body, full_body};
 pub use endpoint::{Endpoint, strip_hop_by_hop};
 pub use error::{BackendError, Retry};
 pub use metrics::EngineMetrics;

@@ -1,14 +1,9 @@
 //! The client against servers of raw sockets: what goes out, what comes back, what each failure is called.
 
-#![expect(
-    clippy::expect_used,
-    reason = "a test server that cannot start fails the test"
-)]
+#![expect(clippy::expect_used, reason = "a test server that cannot start fails the test")]
 
 use bytes::Bytes;
-use equipoise_backend::{
-    BackendError, EngineClient, EngineClientConfig, Retry, empty_body, full_body,
-};
+use equipoise_backend::{BackendError, EngineClient, EngineClientConfig, Retry, empty_body, full_body};
 use http::Request;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
@@ -41,9 +36,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
                 .lines()
                 .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
             let chunked = head.contains("transfer-encoding: chunked");
-            if (!chunked && body.len() >= length.unwrap_or(0))
-                || (chunked && body.ends_with("0\r\n\r\n"))
-            {
+            if (!chunked && body.len() >= length.unwrap_or(0)) || (chunked && body.ends_with("0\r\n\r\n")) {
                 return Some(text);
             }
         }
@@ -77,10 +70,7 @@ where
 }
 
 fn ok(body: &str) -> String {
-    format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 #[tokio::test]
@@ -163,10 +153,7 @@ async fn refused_is_a_connect_error_and_free_to_retry() {
         .expect_err("nobody listens");
     assert!(matches!(error, BackendError::Connect { .. }), "{error:?}");
     assert!(error.before_response() && error.retry() == Retry::Free);
-    assert!(
-        error.to_string().contains("refused"),
-        "the cause is told: {error}"
-    );
+    assert!(error.to_string().contains("refused"), "the cause is told: {error}");
 }
 
 #[tokio::test]
@@ -177,10 +164,7 @@ async fn closed_before_the_head_is_told_from_closed_after_it() {
         } else if request.contains("/garbage") {
             ("SSH-2.0-OpenSSH\r\n\r\n".to_owned(), false)
         } else {
-            (
-                "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart".to_owned(),
-                false,
-            )
+            ("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart".to_owned(), false)
         }
     })
     .await;
@@ -189,17 +173,12 @@ async fn closed_before_the_head_is_told_from_closed_after_it() {
     assert!(matches!(before, BackendError::Closed { .. }), "{before:?}");
     assert!(before.before_response() && before.retry() == Retry::MayRepeatWork);
     let garbage = client.get("/garbage", LONG).await.expect_err("not HTTP");
-    assert!(
-        matches!(garbage, BackendError::Protocol { .. }),
-        "{garbage:?}"
-    );
+    assert!(matches!(garbage, BackendError::Protocol { .. }), "{garbage:?}");
     let after = client.get("/after", LONG).await.expect_err("broke off");
     assert!(matches!(after, BackendError::Body { .. }), "{after:?}");
     assert!(!after.before_response() && after.retry() == Retry::Useless);
 
-    let request = Request::get("/after")
-        .body(empty_body())
-        .expect("a request");
+    let request = Request::get("/after").body(empty_body()).expect("a request");
     let mut response = client.send(request).await.expect("the head comes");
     let mut frames = Vec::new();
     let error = loop {
@@ -232,35 +211,25 @@ async fn a_silent_engine_times_out_and_a_talkative_one_is_cut_short() {
         .await
         .expect_err("silent");
     assert!(matches!(silent, BackendError::Timeout { .. }), "{silent:?}");
-    let request = Request::get("/silent")
-        .body(empty_body())
-        .expect("a request");
+    let request = Request::get("/silent").body(empty_body()).expect("a request");
     let silent = client.send(request).await.expect_err("silent");
     assert!(
         matches!(silent, BackendError::Timeout { .. }) && silent.before_response(),
         "{silent:?}"
     );
     let large = client.get("/large", LONG).await.expect_err("too large");
-    assert!(
-        matches!(large, BackendError::TooLarge { limit: 1024, .. }),
-        "{large:?}"
-    );
+    assert!(matches!(large, BackendError::TooLarge { limit: 1024, .. }), "{large:?}");
 }
 
 #[tokio::test]
 async fn bodies_stream_both_ways_and_a_broken_one_is_the_clients_fault() {
-    let (endpoint, _) =
-        scripted(|_, request| (ok(request.split("\r\n\r\n").nth(1).unwrap_or("")), true)).await;
+    let (endpoint, _) = scripted(|_, request| (ok(request.split("\r\n\r\n").nth(1).unwrap_or("")), true)).await;
     let client = client(&endpoint);
-    let (sender, receiver) =
-        tokio::sync::mpsc::channel::<Result<Frame<Bytes>, equipoise_backend::BoxError>>(1);
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, equipoise_backend::BoxError>>(1);
     let body = StreamBody::new(ReceiverStream::new(receiver)).boxed_unsync();
     let feed = tokio::spawn(async move {
         for part in ["one", "two"] {
-            sender
-                .send(Ok(Frame::data(Bytes::from(part))))
-                .await
-                .expect("wanted");
+            sender.send(Ok(Frame::data(Bytes::from(part)))).await.expect("wanted");
         }
     });
     let response = client
@@ -268,28 +237,17 @@ async fn bodies_stream_both_ways_and_a_broken_one_is_the_clients_fault() {
         .await
         .expect("answered");
     feed.await.expect("fed");
-    let echoed = response
-        .into_body()
-        .collect()
-        .await
-        .expect("a body")
-        .to_bytes();
+    let echoed = response.into_body().collect().await.expect("a body").to_bytes();
     assert_eq!(echoed, Bytes::from("3\r\none\r\n3\r\ntwo\r\n0"));
 
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    sender
-        .send(Err("the client went away".into()))
-        .await
-        .expect("room");
+    sender.send(Err("the client went away".into())).await.expect("room");
     let body = StreamBody::new(ReceiverStream::new(receiver)).boxed_unsync();
     let error = client
         .send(Request::post("/").body(body).expect("a request"))
         .await
         .expect_err("broken");
-    assert!(
-        matches!(error, BackendError::RequestBody { .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, BackendError::RequestBody { .. }), "{error:?}");
     assert!(
         error.to_string().contains("went away") && error.retry() == Retry::Useless,
         "{error}"
@@ -326,7 +284,9 @@ async fn health_models_and_metrics_are_probed() {
         let path = request.split(' ').nth(1).unwrap_or("");
         let answer = match path {
             "/health" => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(),
-            "/v1/models" => ok(r#"{"object":"list","data":[{"id":"demo","object":"model","max_model_len":2048},{"id":"lora"}]}"#),
+            "/v1/models" => {
+                ok(r#"{"object":"list","data":[{"id":"demo","object":"model","max_model_len":2048},{"id":"lora"}]}"#)
+            }
             "/metrics" => ok("vllm:num_requests_running{engine=\"0\"} 2\nvllm:num_requests_running{engine=\"1\"} 3\n"),
             "/broken/health" => "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned(),
             _ => ok("<html>"),
@@ -340,18 +300,12 @@ async fn health_models_and_metrics_are_probed() {
         .expect("the list of models stands in for a missing /health");
     let models = well.list_models(LONG).await.expect("a list");
     assert_eq!(models[0].max_model_len, Some(2048));
-    assert_eq!(
-        (models[1].id.as_str(), models[1].max_model_len),
-        ("lora", None)
-    );
+    assert_eq!((models[1].id.as_str(), models[1].max_model_len), ("lora", None));
     assert_eq!(well.scrape(LONG).await.expect("metrics").running, Some(5));
 
     let ill = client(&format!("{endpoint}/broken"));
     let error = ill.probe_health(LONG).await.expect_err("503");
-    assert!(
-        matches!(error, BackendError::Status { status: 503, .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, BackendError::Status { status: 503, .. }), "{error:?}");
     let error = ill.list_models(LONG).await.expect_err("a page");
     assert!(matches!(error, BackendError::Malformed { .. }), "{error:?}");
 }

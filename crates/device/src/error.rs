@@ -15,9 +15,7 @@ pub enum DeviceError {
         tried: Vec<(String, String)>,
     },
     /// The GPU fell off the bus or needs a reset; it will not answer again until someone acts.
-    #[error(
-        "GPU {index} ({uuid}) is lost: check the kernel log for an Xid, then reset the GPU or reboot the node"
-    )]
+    #[error("GPU {index} ({uuid}) is lost: check the kernel log for an Xid, then reset the GPU or reboot the node")]
     Lost {
         /// NVML index.
         index: u32,

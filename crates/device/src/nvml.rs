@@ -71,11 +71,7 @@ impl Nvml {
         gpu
     }
 
-    fn read(
-        &self,
-        gpu: &GpuIdentity,
-        clock: &dyn Fn() -> Timestamp,
-    ) -> Result<GpuReading, DeviceError> {
+    fn read(&self, gpu: &GpuIdentity, clock: &dyn Fn() -> Timestamp) -> Result<GpuReading, DeviceError> {
         let ask = Question { gpu };
         // The UUID names the board whatever happens to the numbering.
         let device = match gpu.uuid.as_str() {
@@ -96,14 +92,11 @@ impl Nvml {
             utilization_percent: ask
                 .optional("utilization", device.utilization_rates())?
                 .map(|rates| rates.gpu),
-            memory: ask
-                .optional("memory", device.memory_info())?
-                .map(|memory| Memory {
-                    used_bytes: memory.used,
-                    total_bytes: memory.total,
-                }),
-            temperature_c: ask
-                .optional("temperature", device.temperature(TemperatureSensor::Gpu))?,
+            memory: ask.optional("memory", device.memory_info())?.map(|memory| Memory {
+                used_bytes: memory.used,
+                total_bytes: memory.total,
+            }),
+            temperature_c: ask.optional("temperature", device.temperature(TemperatureSensor::Gpu))?,
             throttle_reasons: ask
                 .optional("clocks event reasons", device.current_throttle_reasons())?
                 .map(|reasons| reasons.bits()),
@@ -133,11 +126,7 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    fn optional<T>(
-        &self,
-        what: &'static str,
-        answer: Result<T, NvmlError>,
-    ) -> Result<Option<T>, DeviceError> {
+    fn optional<T>(&self, what: &'static str, answer: Result<T, NvmlError>) -> Result<Option<T>, DeviceError> {
         match answer {
             Ok(value) => Ok(Some(value)),
             // An old library lacks the symbol, an old or virtual board the sensor, a container the right.

@@ -82,10 +82,7 @@ pub fn find_gpu(gpus: &[GpuIdentity], wanted: &str) -> Result<usize, DeviceError
     gpus.iter()
         .position(|gpu| (!wanted.is_empty() && gpu.uuid == wanted) || Some(gpu.index) == index)
         .ok_or_else(|| {
-            let present: Vec<String> = gpus
-                .iter()
-                .map(|gpu| format!("{} ({})", gpu.index, gpu.uuid))
-                .collect();
+            let present: Vec<String> = gpus.iter().map(|gpu| format!("{} ({})", gpu.index, gpu.uuid)).collect();
             DeviceError::NotFound {
                 wanted: wanted.to_owned(),
                 present: present.join(", "),

@@ -1,8 +1,5 @@
 //! NVML as a GPU node would show it, played by the double: every field, every fault.
-#![expect(
-    clippy::expect_used,
-    reason = "a double that cannot be loaded fails the test"
-)]
+#![expect(clippy::expect_used, reason = "a double that cannot be loaded fails the test")]
 
 use equipoise_device::{DeviceError, GpuReading, GpuSource as _, Memory, Nvml, find_gpu};
 use equipoise_types::{MilliJoules, Timestamp};
@@ -11,8 +8,7 @@ use std::path::Path;
 /// The folder must outlive the library only until it is loaded.
 fn open(script: &str) -> Nvml {
     let folder = tempfile::tempdir().expect("a folder");
-    let library =
-        nvml_double::install(folder.path(), script).expect("the double is built with this test");
+    let library = nvml_double::install(folder.path(), script).expect("the double is built with this test");
     Nvml::open(Some(&library)).expect("the double loads")
 }
 
@@ -71,9 +67,8 @@ fn every_field_is_read() {
 
 #[test]
 fn what_is_not_supported_is_absent_and_the_rest_is_there() {
-    let mut nvml = open(
-        "unsupported energy; unsupported utilization; unsupported memory; unsupported throttle; watts 70",
-    );
+    let mut nvml =
+        open("unsupported energy; unsupported utilization; unsupported memory; unsupported throttle; watts 70");
     let reading = round(&mut nvml).remove(0).expect("answers");
     assert_eq!(
         (
@@ -84,10 +79,7 @@ fn what_is_not_supported_is_absent_and_the_rest_is_there() {
         ),
         (None, None, None, None)
     );
-    assert_eq!(
-        (reading.power_mw, reading.temperature_c),
-        (Some(70_000), Some(40))
-    );
+    assert_eq!((reading.power_mw, reading.temperature_c), (Some(70_000), Some(40)));
 }
 
 #[test]
@@ -126,27 +118,16 @@ fn a_gpu_that_was_lost_before_the_start_does_not_hide_the_others() {
 
 #[test]
 fn resets_frozen_and_coarse_counters_show_as_they_are() {
-    let mut nvml = open(
-        "gpus 3; clock 50; watts 100; gpu 0 after 2 reset; gpu 1 after 2 freeze; gpu 2 quantum 100",
-    );
-    assert_eq!(
-        energies(&mut nvml, 0, 3),
-        [Some(0), Some(5_000), Some(5_000)]
-    );
+    let mut nvml = open("gpus 3; clock 50; watts 100; gpu 0 after 2 reset; gpu 1 after 2 freeze; gpu 2 quantum 100");
+    assert_eq!(energies(&mut nvml, 0, 3), [Some(0), Some(5_000), Some(5_000)]);
     assert_eq!(energies(&mut nvml, 1, 2), [Some(5_000), Some(5_000)]);
-    assert_eq!(
-        energies(&mut nvml, 2, 3),
-        [Some(20_000), Some(30_000), Some(30_000)]
-    );
+    assert_eq!(energies(&mut nvml, 2, 3), [Some(20_000), Some(30_000), Some(30_000)]);
 }
 
 #[test]
 fn no_driver_says_what_was_tried() {
     let error = Nvml::open(Some(Path::new("/nowhere/libnvidia-ml.so"))).expect_err("nothing there");
-    assert!(
-        error.to_string().contains("/nowhere/libnvidia-ml.so"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("/nowhere/libnvidia-ml.so"), "{error}");
     let folder = tempfile::tempdir().expect("a folder");
     let library = nvml_double::install(folder.path(), "init 9").expect("built");
     let error = Nvml::open(Some(&library)).expect_err("the driver is not loaded");

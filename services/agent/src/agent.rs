@@ -52,10 +52,7 @@ impl Agent {
             nvml,
             lease_ttl,
         } = config;
-        let endpoint = Endpoint::from_shared(control.clone()).map_err(|error| AgentError::Control {
-            control,
-            reason: error.to_string(),
-        })?;
+        let endpoint = control_endpoint(control)?;
         let shared = Arc::new(Shared::new(telemetry_interval, metrics));
         let mut engines = Vec::with_capacity(instances.len());
         for instance in &mut instances {
@@ -80,6 +77,15 @@ impl Agent {
     }
 }
 
+fn control_endpoint(control: String) -> Result<Endpoint, AgentError> {
+    let reason = match Endpoint::from_shared(control.clone()) {
+        Ok(endpoint) if endpoint.uri().scheme_str() == Some("http") => return Ok(endpoint),
+        Ok(_) => "it must begin with http://".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(AgentError::Control { control, reason })
+}
+
 fn engine_client(instance: &Instance) -> Result<EngineClient, AgentError> {
     EngineClient::new(&instance.endpoint, EngineClientConfig::default()).map_err(|source| AgentError::Endpoint {
         instance: instance.name.clone(),
@@ -95,6 +101,9 @@ impl RunningAgent {
         join(&mut self.tasks).await;
         self.shared.stop();
         join(&mut self.session).await;
+        if !self.shared.outbox.lock().is_drained() {
+            tracing::warn!("stopped without a control plane: energy that was measured meanwhile is not accounted");
+        }
     }
 }
 

@@ -37,9 +37,12 @@ impl EngineWatch {
         }
     }
 
-    /// Looks until the agent stops.
+    /// Looks until sampling ends; at an engine that meters itself once more then, so that its last interval is not lost.
     pub(crate) async fn run(mut self, shared: Arc<Shared>) {
         while shared.tick().await {
+            self.look(&shared).await;
+        }
+        if self.modelled.is_some() {
             self.look(&shared).await;
         }
     }

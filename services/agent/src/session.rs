@@ -77,6 +77,7 @@ impl Session {
 
     /// Talks until the agent stops; then gives the lease back.
     pub(crate) async fn run(mut self) {
+        let mut told = String::new();
         loop {
             let shared = Arc::clone(&self.shared);
             let registered = tokio::select! {
@@ -88,6 +89,7 @@ impl Session {
                 Ok((client, lease)) => {
                     let end = self.stream(client.clone(), &lease).await;
                     shared.metrics.connected.set(0);
+                    told.clear();
                     if matches!(end, End::Stopped) {
                         return deregister(client, lease.lease_id).await;
                     }
@@ -97,7 +99,13 @@ impl Session {
             };
             let wait = self.backoff.next();
             if let End::Failed(reason) = end {
-                tracing::warn!(reason, again_in_ms = wait.as_millis(), "control plane connection ended");
+                // Once a second for as long as the control plane is away would say nothing new.
+                if reason == told {
+                    tracing::debug!(reason, "still no control plane");
+                } else {
+                    tracing::warn!(reason, "no control plane; measuring goes on and energy is kept");
+                    told = reason;
+                }
             }
             tokio::select! {
                 biased;

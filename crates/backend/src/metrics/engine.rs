@@ -60,15 +60,10 @@ impl EngineMetrics {
                 }
                 "vllm:prefix_cache_hits_total" => add_counter(&mut read.prefix_hits_total, value),
                 "vllm:cache_config_info" => {
-                    let number = |label| {
-                        sample
-                            .label(label)
-                            .and_then(|text| text.parse::<u32>().ok())
-                    };
+                    let number = |label| sample.label(label).and_then(|text| text.parse::<u32>().ok());
                     read.block_tokens = number("block_size").or(read.block_tokens);
                     if let Some(blocks) = number("num_gpu_blocks") {
-                        read.num_gpu_blocks =
-                            Some(read.num_gpu_blocks.unwrap_or(0).saturating_add(blocks));
+                        read.num_gpu_blocks = Some(read.num_gpu_blocks.unwrap_or(0).saturating_add(blocks));
                     }
                 }
                 "equipoise_emulator_energy_millijoules_total" => {
@@ -78,8 +73,7 @@ impl EngineMetrics {
                     add_counter(&mut read.emulator_idle_mj, value);
                 }
                 "equipoise_emulator_power_watts" if value.is_finite() => {
-                    read.emulator_power_watts =
-                        Some(read.emulator_power_watts.unwrap_or(0.0) + value);
+                    read.emulator_power_watts = Some(read.emulator_power_watts.unwrap_or(0.0) + value);
                 }
                 _ => {}
             }
@@ -166,9 +160,7 @@ mod tests {
 
     #[test]
     fn another_engine_is_unknown_not_idle() {
-        let read = EngineMetrics::from_text(
-            "sglang:num_running_reqs 4\nvllm:num_requests_running NaN\n<html>",
-        );
+        let read = EngineMetrics::from_text("sglang:num_running_reqs 4\nvllm:num_requests_running NaN\n<html>");
         assert_eq!(read, EngineMetrics::default());
     }
 

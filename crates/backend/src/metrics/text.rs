@@ -50,10 +50,7 @@ impl<'a> Sample<'a> {
             None => ("", rest),
         };
         // What follows the value is a time stamp or an exemplar: neither matters here.
-        let number = rest
-            .split_ascii_whitespace()
-            .next()
-            .ok_or(LineError::Value)?;
+        let number = rest.split_ascii_whitespace().next().ok_or(LineError::Value)?;
         Ok(Self {
             name,
             value: number.parse().map_err(|_| LineError::Value)?,
@@ -135,9 +132,7 @@ mod tests {
     #[test]
     fn lines_of_every_kind_are_read() {
         let text = "# HELP a b\n\na 1\nb{} 2.5e3 1700000000\n  c{x=\"1\", y=\"}\\\"\\\\\\n{\",} +Inf\nd{x=\"1\"}NaN\n";
-        let read: Vec<_> = samples(text)
-            .collect::<Result<_, _>>()
-            .expect("all are good");
+        let read: Vec<_> = samples(text).collect::<Result<_, _>>().expect("all are good");
         assert_eq!(
             read.iter().map(|sample| sample.name).collect::<Vec<_>>(),
             ["a", "b", "c", "d"]
@@ -158,8 +153,7 @@ mod tests {
 
     #[test]
     fn a_bad_line_does_not_spoil_the_next() {
-        let read: Vec<_> =
-            samples("{x=\"1\"} 1\na{x=\"1} 2\na{x=\"1\"}\n9a 1\na one\nb 3").collect();
+        let read: Vec<_> = samples("{x=\"1\"} 1\na{x=\"1} 2\na{x=\"1\"}\n9a 1\na one\nb 3").collect();
         assert_eq!(read[0], Err(LineError::Name));
         assert_eq!(read[1], Err(LineError::Labels));
         assert_eq!(read[2], Err(LineError::Value));

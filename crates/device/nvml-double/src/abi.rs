@@ -77,8 +77,7 @@ unsafe fn put_text(out: *mut c_char, length: c_uint, found: Result<String, u32>)
         Ok(text) => {
             // SAFETY: text and zero fit into `length`, and the caller vouches for the buffer.
             unsafe {
-                out.cast::<u8>()
-                    .copy_from_nonoverlapping(text.as_ptr(), text.len());
+                out.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), text.len());
                 out.add(text.len()).write(0);
             }
             code::SUCCESS
@@ -119,9 +118,7 @@ fn own_path() -> Option<PathBuf> {
 }
 
 fn read_script() -> Result<Script, String> {
-    if let Some(text) =
-        own_path().and_then(|path| std::fs::read_to_string(crate::script_beside(&path)).ok())
-    {
+    if let Some(text) = own_path().and_then(|path| std::fs::read_to_string(crate::script_beside(&path)).ok()) {
         return Script::parse(&text);
     }
     let spec = std::env::var("NVML_DOUBLE").unwrap_or_default();
@@ -190,10 +187,7 @@ pub(crate) extern "C" fn nvmlErrorString(result: u32) -> *const c_char {
 /// # Safety
 /// `version` is null or valid for writes of `length` bytes.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn nvmlSystemGetDriverVersion(
-    version: *mut c_char,
-    length: c_uint,
-) -> u32 {
+pub(crate) unsafe extern "C" fn nvmlSystemGetDriverVersion(version: *mut c_char, length: c_uint) -> u32 {
     // SAFETY: passed on.
     unsafe { put_text(version, length, Ok("570.00".to_owned())) }
 }
@@ -216,18 +210,10 @@ pub(crate) unsafe extern "C" fn nvmlDeviceGetCount_v2(count: *mut c_uint) -> u32
 /// # Safety
 /// `device` is null or valid for a write.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(
-    index: c_uint,
-    device: *mut Device,
-) -> u32 {
+pub(crate) unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(index: c_uint, device: *mut Device) -> u32 {
     let handle = std::ptr::without_provenance_mut(index as usize + 1);
     // SAFETY: passed on.
-    unsafe {
-        put(
-            device,
-            with_gpu(handle, |gpu| gpu.present()).map(|()| handle),
-        )
-    }
+    unsafe { put(device, with_gpu(handle, |gpu| gpu.present()).map(|()| handle)) }
 }
 
 /// The handle of the GPU with this UUID.
@@ -235,10 +221,7 @@ pub(crate) unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(
 /// # Safety
 /// `uuid` is null or a string that ends with zero; `device` is null or valid for a write.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn nvmlDeviceGetHandleByUUID(
-    wanted: *const c_char,
-    device: *mut Device,
-) -> u32 {
+pub(crate) unsafe extern "C" fn nvmlDeviceGetHandleByUUID(wanted: *const c_char, device: *mut Device) -> u32 {
     if wanted.is_null() {
         return code::INVALID_ARGUMENT;
     }
@@ -272,11 +255,7 @@ pub(crate) unsafe extern "C" fn nvmlDeviceGetIndex(device: Device, index: *mut c
 /// # Safety
 /// `name` is null or valid for writes of `length` bytes.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn nvmlDeviceGetName(
-    device: Device,
-    name: *mut c_char,
-    length: c_uint,
-) -> u32 {
+pub(crate) unsafe extern "C" fn nvmlDeviceGetName(device: Device, name: *mut c_char, length: c_uint) -> u32 {
     let found = with_gpu(device, |gpu| gpu.present()).map(|()| "NVML double".to_owned());
     // SAFETY: passed on.
     unsafe { put_text(name, length, found) }
@@ -287,11 +266,7 @@ pub(crate) unsafe extern "C" fn nvmlDeviceGetName(
 /// # Safety
 /// `out` is null or valid for writes of `length` bytes.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn nvmlDeviceGetUUID(
-    device: Device,
-    out: *mut c_char,
-    length: c_uint,
-) -> u32 {
+pub(crate) unsafe extern "C" fn nvmlDeviceGetUUID(device: Device, out: *mut c_char, length: c_uint) -> u32 {
     let found = with_gpu(device, |gpu| gpu.present()).map(|()| uuid(device.addr() - 1));
     // SAFETY: passed on.
     unsafe { put_text(out, length, found) }
@@ -312,10 +287,7 @@ pub(crate) unsafe extern "C" fn nvmlDeviceGetPowerUsage(device: Device, power: *
 /// # Safety
 /// `energy` is null or valid for a write.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn nvmlDeviceGetTotalEnergyConsumption(
-    device: Device,
-    energy: *mut c_ulonglong,
-) -> u32 {
+pub(crate) unsafe extern "C" fn nvmlDeviceGetTotalEnergyConsumption(device: Device, energy: *mut c_ulonglong) -> u32 {
     // SAFETY: passed on.
     unsafe { put(energy, with_gpu(device, Gpu::read_energy_mj)) }
 }
@@ -325,23 +297,10 @@ pub(crate) unsafe extern "C" fn nvmlDeviceGetTotalEnergyConsumption(
 /// # Safety
 /// `utilization` is null or valid for a write.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn nvmlDeviceGetUtilizationRates(
-    device: Device,
-    utilization: *mut Utilization,
-) -> u32 {
-    let found = with_gpu(device, |gpu| {
-        gpu.answers(Field::Utilization).map(|()| gpu.utilization)
-    });
+pub(crate) unsafe extern "C" fn nvmlDeviceGetUtilizationRates(device: Device, utilization: *mut Utilization) -> u32 {
+    let found = with_gpu(device, |gpu| gpu.answers(Field::Utilization).map(|()| gpu.utilization));
     // SAFETY: passed on.
-    unsafe {
-        put(
-            utilization,
-            found.map(|gpu| Utilization {
-                gpu,
-                memory: gpu / 2,
-            }),
-        )
-    }
+    unsafe { put(utilization, found.map(|gpu| Utilization { gpu, memory: gpu / 2 })) }
 }
 
 /// Memory in use and in all.
@@ -349,10 +308,7 @@ pub(crate) unsafe extern "C" fn nvmlDeviceGetUtilizationRates(
 /// # Safety
 /// `memory` is null or points to an initialised struct.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
-    device: Device,
-    memory: *mut MemoryV2,
-) -> u32 {
+pub(crate) unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: Device, memory: *mut MemoryV2) -> u32 {
     if memory.is_null() {
         return code::INVALID_ARGUMENT;
     }
@@ -383,9 +339,7 @@ pub(crate) unsafe extern "C" fn nvmlDeviceGetTemperature(
     _sensor: c_uint,
     temperature: *mut c_uint,
 ) -> u32 {
-    let found = with_gpu(device, |gpu| {
-        gpu.answers(Field::Temperature).map(|()| gpu.temperature)
-    });
+    let found = with_gpu(device, |gpu| gpu.answers(Field::Temperature).map(|()| gpu.temperature));
     // SAFETY: passed on.
     unsafe { put(temperature, found) }
 }
@@ -399,9 +353,7 @@ pub(crate) unsafe extern "C" fn nvmlDeviceGetCurrentClocksThrottleReasons(
     device: Device,
     reasons: *mut c_ulonglong,
 ) -> u32 {
-    let found = with_gpu(device, |gpu| {
-        gpu.answers(Field::Throttle).map(|()| gpu.throttle)
-    });
+    let found = with_gpu(device, |gpu| gpu.answers(Field::Throttle).map(|()| gpu.throttle));
     // SAFETY: passed on.
     unsafe { put(reasons, found) }
 }
@@ -411,13 +363,8 @@ pub(crate) unsafe extern "C" fn nvmlDeviceGetCurrentClocksThrottleReasons(
 /// # Safety
 /// `limit` is null or valid for a write.
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn nvmlDeviceGetEnforcedPowerLimit(
-    device: Device,
-    limit: *mut c_uint,
-) -> u32 {
-    let found = with_gpu(device, |gpu| {
-        gpu.answers(Field::Limit).map(|()| gpu.limit_mw)
-    });
+pub(crate) unsafe extern "C" fn nvmlDeviceGetEnforcedPowerLimit(device: Device, limit: *mut c_uint) -> u32 {
+    let found = with_gpu(device, |gpu| gpu.answers(Field::Limit).map(|()| gpu.limit_mw));
     // SAFETY: passed on.
     unsafe { put(limit, found) }
 }

@@ -82,11 +82,7 @@ impl Gpu {
     }
 
     pub(crate) fn present(&self) -> Result<(), u32> {
-        if self.lost {
-            Err(code::GPU_IS_LOST)
-        } else {
-            Ok(())
-        }
+        if self.lost { Err(code::GPU_IS_LOST) } else { Ok(()) }
     }
 
     pub(crate) fn power_mw(&self) -> Result<u32, u32> {
@@ -154,10 +150,7 @@ mod tests {
     #[test]
     fn the_counter_integrates_the_draw() {
         let read = readings("clock 100; watts 300; start 7; after 3 watts 100", 5);
-        assert_eq!(
-            read,
-            [Ok(7), Ok(30_007), Ok(60_007), Ok(70_007), Ok(80_007)]
-        );
+        assert_eq!(read, [Ok(7), Ok(30_007), Ok(60_007), Ok(70_007), Ok(80_007)]);
     }
 
     #[test]
@@ -170,14 +163,8 @@ mod tests {
             readings("clock 100; watts 10; after 2 freeze; after 3 thaw", 4),
             [Ok(0), Ok(1_000), Ok(1_000), Ok(2_000)]
         );
-        assert_eq!(
-            readings("clock 100; after 1 lost", 2),
-            [Ok(0), Err(code::GPU_IS_LOST)]
-        );
-        assert_eq!(
-            readings("unsupported energy", 1),
-            [Err(code::NOT_SUPPORTED)]
-        );
+        assert_eq!(readings("clock 100; after 1 lost", 2), [Ok(0), Err(code::GPU_IS_LOST)]);
+        assert_eq!(readings("unsupported energy", 1), [Err(code::NOT_SUPPORTED)]);
         assert_eq!(
             readings("clock 60; watts 10; quantum 100", 4),
             [Ok(0), Ok(0), Ok(1_000), Ok(1_000)]

@@ -56,10 +56,7 @@ pub fn built_library() -> io::Result<PathBuf> {
 /// # Errors
 /// If there is no shared object, or the files cannot be written.
 pub fn install(folder: &Path, script: &str) -> io::Result<PathBuf> {
-    let path = folder.join(format!(
-        "libnvidia-ml-double.{}",
-        std::env::consts::DLL_EXTENSION
-    ));
+    let path = folder.join(format!("libnvidia-ml-double.{}", std::env::consts::DLL_EXTENSION));
     std::fs::copy(built_library()?, &path)?;
     std::fs::write(script_beside(&path), script)?;
     Ok(path)

@@ -99,9 +99,7 @@ impl Script {
             init: 0,
             actions: Vec::new(),
         };
-        let lines = text
-            .lines()
-            .map(|line| line.split('#').next().unwrap_or(""));
+        let lines = text.lines().map(|line| line.split('#').next().unwrap_or(""));
         for directive in lines.flat_map(|line| line.split(';')) {
             let words: Vec<&str> = directive.split_whitespace().collect();
             script
@@ -122,16 +120,13 @@ impl Script {
             ["init", code] => self.init = code.parse().ok()?,
             ["gpu", gpu, "after", readings, ref rest @ ..] => {
                 let gpu: u32 = gpu.parse().ok()?;
-                self.actions
-                    .push((Some(gpu), readings.parse().ok()?, action(rest)?));
+                self.actions.push((Some(gpu), readings.parse().ok()?, action(rest)?));
             }
             ["gpu", gpu, ref rest @ ..] => {
-                self.actions
-                    .push((Some(gpu.parse().ok()?), 0, action(rest)?));
+                self.actions.push((Some(gpu.parse().ok()?), 0, action(rest)?));
             }
             ["after", readings, ref rest @ ..] => {
-                self.actions
-                    .push((None, readings.parse().ok()?, action(rest)?));
+                self.actions.push((None, readings.parse().ok()?, action(rest)?));
             }
             ref rest => self.actions.push((None, 0, action(rest)?)),
         }

@@ -11,6 +11,7 @@ use equipoise_proto::v1::Instance;
 use std::time::Duration;
 
 /// Waits until something is so. The bound is generous: it fails a test that hangs, it measures nothing.
+#[expect(clippy::panic, reason = "a test that waits in vain has failed")]
 async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     for _ in 0..4000 {
         if so() {

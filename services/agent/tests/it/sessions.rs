@@ -2,7 +2,7 @@
 
 use crate::control::Control;
 use crate::{config, engine, eventually, instance};
-use equipoise_agent::Agent;
+use equipoise_agent::{Agent, AgentError};
 use equipoise_proto::v1::EngineSample;
 use http::StatusCode;
 use std::sync::atomic::Ordering;
@@ -118,4 +118,15 @@ async fn an_engine_that_goes_away_is_unhealthy_and_heals_when_it_is_back() {
     script.set("/health", StatusCode::OK, "");
     eventually("it heals", || verdict("ill") == Some((true, 3))).await;
     agent.shutdown().await;
+}
+
+#[tokio::test]
+async fn addresses_that_cannot_work_are_refused_at_the_start() {
+    for control in ["control:7070", "https://control:7070", "not a uri", ""] {
+        let error = Agent::start(config(control, vec![])).await.expect_err(control);
+        assert!(matches!(error, AgentError::Control { .. }), "{control}: {error}");
+    }
+    let error = Agent::start(config("http://127.0.0.1:1", vec![instance("a", "engine", &[])])).await;
+    let error = error.expect_err("no URL");
+    assert!(error.to_string().contains("instance `a`"), "{error}");
 }
