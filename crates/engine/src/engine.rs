@@ -2,7 +2,8 @@
 //!
 //! The order of vLLM v1: running sequences first in order of admission, each as many tokens as it still lacks and the
 //! budget allows; then the waiting queue, first come first served. A sequence that finds no block takes those of the last
-//! admitted, which goes to the front of the queue and is computed again. Because a prompt is cut short only by the end of
+//! admitted, which goes to the front of the queue and is computed again, as far as its blocks were overwritten meanwhile
+//! (vLLM caches prefixes by default, so what is left of them is found again). Because a prompt is cut short only by the end of
 //! the budget, only the last admitted can be in the middle of its prefill: decodes therefore always precede prefills.
 
 mod batch;
@@ -11,7 +12,7 @@ mod fixed;
 mod tests;
 
 use crate::event::{EngineEvent, EngineRequest, EngineStats, Step, StepPart, SubmitError};
-use crate::kv::KvLedger;
+use crate::kv::{Freed, KvLedger};
 use crate::step::StepModel;
 use equipoise_types::RequestId;
 use std::collections::{BTreeMap, VecDeque};
@@ -54,6 +55,8 @@ struct Sequence {
     generated: u32,
     /// KV blocks held.
     blocks: u32,
+    /// What was computed before a preemption, and where its blocks went.
+    before: (u32, Freed),
     running: bool,
     finished: bool,
     /// What an opaque box still needs for it.
@@ -164,6 +167,7 @@ impl Engine {
             computed: cached_tokens.min(prompt_tokens - 1),
             generated: 0,
             blocks: 0,
+            before: (0, Freed::default()),
             running: false,
             finished: false,
             remaining_seconds: self.model.fixed_seconds().unwrap_or(0.0),
@@ -267,7 +271,7 @@ impl Engine {
     /// Gives back what a sequence holds and frees its slot. The caller has taken it off `running` or `waiting`.
     fn vacate(&mut self, slot: Slot) {
         let sequence = &mut self.slots[slot];
-        self.kv.give_back(sequence.blocks);
+        let _freed = self.kv.give_back(sequence.blocks);
         sequence.blocks = 0;
         self.pending_prefill_tokens -= sequence.pending_prefill();
         self.pending_decode_tokens -= sequence.pending_decode();

@@ -59,7 +59,7 @@ impl Engine {
 
     fn preempt(&mut self, slot: Slot) {
         let sequence = &mut self.slots[slot];
-        self.kv.give_back(sequence.blocks);
+        sequence.before = (sequence.computed, self.kv.give_back(sequence.blocks));
         sequence.blocks = 0;
         self.pending_prefill_tokens -= sequence.pending_prefill();
         sequence.computed = sequence.request.cached_tokens;
@@ -78,9 +78,13 @@ impl Engine {
             };
             let sequence = &self.slots[slot];
             // A prompt comes in only if all of it fits now; else its own later chunks would drive it out again.
-            let whole = self.kv.blocks(sequence.computed + sequence.lacking());
-            let tokens = sequence.lacking().min(budget);
-            if whole > self.kv.total() - self.kv.used() || !self.grow(slot, tokens) {
+            let whole = sequence.computed + sequence.lacking();
+            if self.kv.blocks(whole) > self.kv.total() - self.kv.used() {
+                break;
+            }
+            self.find_again(slot);
+            let tokens = self.slots[slot].lacking().min(budget);
+            if !self.grow(slot, tokens) {
                 break;
             }
             self.waiting.pop_front();
@@ -89,6 +93,16 @@ impl Engine {
             self.schedule(slot, tokens, work);
             budget -= tokens;
         }
+    }
+
+    /// After a preemption: skips what the cache still holds.
+    fn find_again(&mut self, slot: Slot) {
+        let sequence = &mut self.slots[slot];
+        let (computed, freed) = sequence.before;
+        let surviving = self.kv.surviving_tokens(freed, computed);
+        self.pending_prefill_tokens -= sequence.pending_prefill();
+        sequence.computed = sequence.computed.max(surviving);
+        self.pending_prefill_tokens += sequence.pending_prefill();
     }
 
     fn schedule(&mut self, slot: Slot, tokens: u32, work: &mut StepWork) {

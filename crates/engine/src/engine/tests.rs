@@ -113,9 +113,11 @@ fn the_last_admitted_gives_way_and_is_computed_again() {
         ..EngineLimits::default()
     };
     let mut engine = Engine::new(step_model(limits));
+    // The second comes back with 17 tokens; the first has overwritten two of its four blocks, eight tokens are found again.
+    const RECOMPUTED: u32 = 9;
     engine.submit(request(1, 12, 12)).expect("fits");
     engine.submit(request(2, 12, 12)).expect("fits");
-    let (events, _) = run_to_end(&mut engine);
+    let (events, steps) = run_to_end(&mut engine);
     let preempted: Vec<_> = events
         .iter()
         .filter(|event| matches!(event, EngineEvent::Preempted { .. }))
@@ -125,6 +127,8 @@ fn the_last_admitted_gives_way_and_is_computed_again() {
         .iter()
         .filter(|event| matches!(event, EngineEvent::FirstToken { .. }))
         .count();
+    let computed: u32 = steps.iter().map(|step| step.work.prefill_tokens).sum();
+    assert_eq!(computed, 24 + RECOMPUTED);
     assert_eq!(first_tokens, 2, "a recomputed request has no second first token");
     assert_eq!(engine.stats().preemptions_total, 1);
     assert_eq!(engine.stats().generation_tokens_total, 24);
