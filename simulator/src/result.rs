@@ -48,7 +48,7 @@ pub struct PolicyResult {
     pub output_tokens_per_s: f64,
     /// Energy of the whole fleet.
     pub energy: EnergyTotals,
-    /// Energy of steps per finished request, joules.
+    /// Energy of steps per finished request, joules; `None` where no instance has a known draw.
     pub joules_per_request_active: Option<f64>,
     /// All energy, idle draw included, per finished request, joules.
     pub joules_per_request_loaded: Option<f64>,
@@ -193,7 +193,8 @@ impl PolicyResult {
         }
         let active = (energy.attributed_mj + energy.unattributed_mj).as_joules().0;
         let loaded = energy.measured_mj.as_joules().0;
-        let per = |joules: f64, count: u64| (count > 0).then(|| joules / count as f64);
+        // Opaque boxes draw nothing that is known: no figure rather than a zero.
+        let per = |joules: f64, count: u64| (count > 0 && loaded > 0.0).then(|| joules / count as f64);
         let offered = driver.requests.len() as u64;
         Self {
             policy: config.policy.clone(),

@@ -2,7 +2,7 @@
 
 use super::*;
 use equipoise_config::FleetFile;
-use equipoise_trace::{EventLogReader, Lengths, WorkloadGenerator};
+use equipoise_trace::{EventLogReader, Lengths, ReadOptions, Workload, WorkloadGenerator};
 use equipoise_types::Timestamp;
 use proptest::prelude::*;
 
@@ -193,6 +193,85 @@ fn alone_on_an_instance_the_times_are_the_physics() {
         (later.ttft_s.expect("two").max - ttft.max - 0.01).abs() < 1e-6,
         "there and back"
     );
+}
+
+/// M/D/1: one server with a fixed time s, Poisson arrivals at utilisation rho: the mean wait is rho s / (2 (1 - rho))
+/// (Pollaczek and Khinchine). A queue at the router and one in the engine must both give it.
+#[test]
+fn the_mean_wait_is_that_of_queueing_theory() {
+    let pool =
+        "[[pool]]\nname = \"a\"\nmodel = \"fam-3b\"\ncount = 1\nservice_ms = 10\nlimits = { max_num_seqs = 1 }\n";
+    let mut fleet = parse(pool);
+    fleet.scheduler.queue_limit = 100_000;
+    let short = Lengths {
+        mean: 10.0,
+        sigma: 0.0,
+        most: 10,
+    };
+    let generator = WorkloadGenerator {
+        requests: 20_000,
+        rate_per_s: 70.0,
+        prompt: short,
+        ..WorkloadGenerator::default()
+    };
+    let records = generator.generate().records;
+    let options = SimulationOptions {
+        hop_s: 0.0,
+        ..one("least-requests")
+    };
+    let expected = 0.010 + 0.7 * 0.010 / (2.0 * 0.3);
+    for late_binding in [true, false] {
+        fleet.scheduler.late_binding = late_binding;
+        let result = &simulate(&fleet, &records, &options).expect("runs")[0];
+        assert_eq!(
+            result.finished, 20_000,
+            "late binding {late_binding}: {:?}, {}",
+            result.refusals, result.unfinished
+        );
+        assert_eq!(result.queued > 0, late_binding);
+        let mean = result.e2e_s.expect("some").mean;
+        assert!(
+            (mean / expected - 1.0).abs() < 0.05,
+            "{mean} against {expected}, late binding {late_binding}"
+        );
+    }
+}
+
+#[test]
+fn the_published_trace_runs_on_the_papers_fleet() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let data = std::env::var("EQUIPOISE_DATA").unwrap_or_else(|_| format!("{root}/../shared/data"));
+    let path = std::path::Path::new(&data).join("traces/azure_2023_conv.csv");
+    if !path.exists() {
+        eprintln!("SKIPPED: no trace at {} (set EQUIPOISE_DATA)", path.display());
+        return;
+    }
+    let options = ReadOptions {
+        limit: Some(3000),
+        ..ReadOptions::default()
+    };
+    let workload = Workload::load(&path, &options).expect("reads");
+    let fleet = std::path::Path::new(root).join("deploy/fleets/routebalance-13.toml");
+    let fleet = FleetFile::load(&fleet).expect("ships");
+    for result in simulate(&fleet, &workload.records, &all_policies()).expect("runs") {
+        // 28 GPUs have room for 5.4 requests a second: whoever is refused fits no context.
+        assert_eq!(
+            result.refused,
+            result.refusals.get("infeasible").copied().unwrap_or(0),
+            "{:?}",
+            result.refusals
+        );
+        assert_eq!(
+            (result.unfinished, result.finished + result.refused),
+            (0, 3000),
+            "{}",
+            result.policy
+        );
+        assert!(result.energy.is_conserved(), "{}", result.policy);
+        // No policy leaves the band of its models.
+        let quality = result.quality_mean.expect("declared");
+        assert!((0.2999..0.4501).contains(&quality), "{}: {quality}", result.policy);
+    }
 }
 
 #[test]
