@@ -10,7 +10,7 @@ use equipoise_fleet::{EngineSample, FleetDelta};
 use equipoise_scheduler::{
     Action, Dispatch, Event, Failure, Refusal, Request, Scheduler, SchedulerConfig, TokenUsage, Wishes,
 };
-use equipoise_trace::WorkloadRecord;
+use equipoise_trace::{MOONCAKE_BLOCK_TOKENS, WorkloadRecord};
 use equipoise_types::{RequestId, Timestamp};
 
 use crate::feed::{Feed, Sink};
@@ -297,11 +297,21 @@ impl<'a, S: Sink> Driver<'a, S> {
         // An engine stops an answer at the end of its context.
         let room = site.context_tokens.saturating_sub(record.prompt_tokens);
         let output_tokens = record.output_tokens.min(room);
+        let blocks = record
+            .prefix_blocks
+            .as_deref()
+            .filter(|_| self.options.prefix_cache)
+            .unwrap_or_default();
+        let hits = u32::try_from(site.prefixes.admit(blocks)).unwrap_or(u32::MAX);
+        // The last prompt token is computed in any case.
+        let cached_tokens = hits
+            .saturating_mul(MOONCAKE_BLOCK_TOKENS)
+            .min(record.prompt_tokens.saturating_sub(1));
         let submitted = site.engine.submit(EngineRequest {
             id: RequestId(u64::from(request)),
             prompt_tokens: record.prompt_tokens,
             output_tokens,
-            cached_tokens: 0,
+            cached_tokens,
         });
         if submitted.is_err() {
             let reports = vec![Report {
@@ -311,7 +321,9 @@ impl<'a, S: Sink> Driver<'a, S> {
             self.plan(self.now + self.hop, Happening::Reports(reports));
             return;
         }
-        self.requests[request as usize].truncated = output_tokens < record.output_tokens;
+        let state = &mut self.requests[request as usize];
+        state.truncated = output_tokens < record.output_tokens;
+        state.cached_tokens = cached_tokens;
         self.begin_step(instance);
     }
 

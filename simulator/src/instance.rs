@@ -4,9 +4,11 @@ use equipoise_config::DeclaredInstance;
 use equipoise_energy::{PartWork, StepTerms, attribute_step};
 use equipoise_engine::{Engine, EngineEvent, Step};
 use equipoise_fleet::{EngineSample, InstanceSpec};
+use equipoise_trace::MOONCAKE_BLOCK_TOKENS;
 use equipoise_types::{Joules, MilliJoules, RequestId, Timestamp};
 
 use crate::SimulationError;
+use crate::prefix::PrefixCache;
 
 /// An engine with its clock and its energy meter. Energy of steps is whole millijoules, split over who took part; the draw
 /// between steps is idle energy.
@@ -16,6 +18,7 @@ pub(crate) struct SimulatedInstance {
     pub(crate) engine: Engine,
     /// Prompt and answer together at most, tokens.
     pub(crate) context_tokens: u32,
+    pub(crate) prefixes: PrefixCache,
     terms: StepTerms,
     idle_watts: f64,
     step: Option<RunningStep>,
@@ -49,10 +52,17 @@ impl SimulatedInstance {
             joules_per_decode_token: terms.joules_per_decode_token,
             joules_per_kv_token: terms.joules_per_kv_token,
         };
+        let prefix_blocks = if model.fixed_seconds().is_some() {
+            // Nothing is known of an opaque box's cache, and its time does not depend on it.
+            0
+        } else {
+            usize::try_from(model.kv_capacity_tokens() / u64::from(MOONCAKE_BLOCK_TOKENS)).unwrap_or(usize::MAX)
+        };
         let declared_context = declared.spec.model.context_tokens.unwrap_or(u32::MAX);
         Ok(Self {
             spec: declared.spec.clone(),
             context_tokens: declared_context.min(model.context_tokens()),
+            prefixes: PrefixCache::new(prefix_blocks),
             terms,
             idle_watts: model.idle_watts().0,
             engine: Engine::new(model),

@@ -12,6 +12,7 @@ mod driver;
 mod feed;
 mod instance;
 mod options;
+mod prefix;
 mod replay;
 mod request;
 mod result;

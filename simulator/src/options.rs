@@ -18,6 +18,8 @@ pub struct SimulationOptions {
     pub hop_s: f64,
     /// Time between two telemetry samples of an instance, seconds.
     pub telemetry_interval_s: f64,
+    /// Whether engines keep the prompts they have computed; matters for workloads that know their prefix blocks.
+    pub prefix_cache: bool,
 }
 
 impl Default for SimulationOptions {
@@ -28,6 +30,7 @@ impl Default for SimulationOptions {
             target: Target::Auto,
             hop_s: 1e-3,
             telemetry_interval_s: 0.2,
+            prefix_cache: true,
         }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct RequestState {
     pub(crate) instance: Option<u32>,
     /// Whether it ever waited at the router.
     pub(crate) queued: bool,
+    /// Prompt tokens that its engine had computed before, for others.
+    pub(crate) cached_tokens: u32,
     /// Its answer was cut at the end of the model's context.
     pub(crate) truncated: bool,
     pub(crate) first_token_at: Option<Timestamp>,

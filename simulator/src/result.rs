@@ -42,6 +42,8 @@ pub struct PolicyResult {
     pub e2e_s: Option<Percentiles>,
     /// Prompt tokens of finished requests.
     pub prompt_tokens: u64,
+    /// Of these, tokens that the engine's cache held already.
+    pub cached_prompt_tokens: u64,
     /// Answer tokens of finished requests.
     pub output_tokens: u64,
     /// Answer tokens per second of `duration_s`.
@@ -163,6 +165,7 @@ struct Sums {
     truncated: u64,
     queued: u64,
     prompt_tokens: u64,
+    cached_prompt_tokens: u64,
     output_tokens: u64,
     quality: Option<f64>,
     usd: Option<f64>,
@@ -212,6 +215,7 @@ impl PolicyResult {
             tpot_s: Percentiles::of(sums.tpot_s),
             e2e_s: Percentiles::of(sums.e2e_s),
             prompt_tokens: sums.prompt_tokens,
+            cached_prompt_tokens: sums.cached_prompt_tokens,
             output_tokens: sums.output_tokens,
             output_tokens_per_s: if duration_s > 0.0 {
                 sums.output_tokens as f64 / duration_s
@@ -292,6 +296,7 @@ fn sum_requests<S>(driver: &Driver<'_, S>, instances: &mut [InstanceResult]) -> 
         sums.finished += 1;
         sums.truncated += u64::from(state.truncated);
         sums.prompt_tokens += u64::from(record.prompt_tokens);
+        sums.cached_prompt_tokens += u64::from(state.cached_tokens);
         sums.output_tokens += u64::from(state.generated);
         instances[index].requests += 1;
         instances[index].output_tokens += u64::from(state.generated);

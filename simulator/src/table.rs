@@ -217,6 +217,14 @@ fn footnotes(results: &[PolicyResult]) -> String {
                 .collect();
             _ = writeln!(text, "{} refused: {}.", result.policy, reasons.join(", "));
         }
+        if result.cached_prompt_tokens > 0 {
+            let share = 100.0 * result.cached_prompt_tokens as f64 / result.prompt_tokens as f64;
+            _ = writeln!(
+                text,
+                "{}: {share:.0} % of prompt tokens came from prefix caches.",
+                result.policy
+            );
+        }
         if result.truncated > 0 {
             _ = writeln!(
                 text,

@@ -298,6 +298,52 @@ fn what_fits_nowhere_is_refused_and_counted() {
 }
 
 #[test]
+fn a_prompt_seen_before_is_answered_sooner() {
+    let fleet = parse(&pool("a", "fam-7b", "gpu = \"A30\"\ncount = 1"));
+    let record = |arrival_s: f64, prefix_blocks: Option<Vec<u64>>| WorkloadRecord {
+        arrival: Timestamp::from_secs_f64(arrival_s),
+        prompt_tokens: 2048,
+        output_tokens: 10,
+        prefix_blocks,
+        tenant: None,
+    };
+    let same = [
+        record(0.0, Some(vec![1, 2, 3, 4])),
+        record(60.0, Some(vec![1, 2, 3, 5])),
+    ];
+    let run = |records: &[WorkloadRecord], prefix_cache: bool| {
+        simulate(
+            &fleet,
+            records,
+            &SimulationOptions {
+                prefix_cache,
+                ..one("equipoise")
+            },
+        )
+        .expect("runs")
+        .remove(0)
+    };
+    let cached = run(&same, true);
+    assert_eq!(cached.cached_prompt_tokens, 3 * 512);
+    assert!(render_table(std::slice::from_ref(&cached)).contains("38 % of prompt tokens"));
+    let cold = run(&same, false);
+    assert_eq!(cold.cached_prompt_tokens, 0);
+    let best = |result: &PolicyResult| 2.0 * result.ttft_s.expect("two").mean - result.ttft_s.expect("two").max;
+    assert!(
+        best(&cached) < 0.5 * best(&cold),
+        "{} against {}",
+        best(&cached),
+        best(&cold)
+    );
+    assert!(cached.joules_per_request_active < cold.joules_per_request_active);
+    assert_eq!(
+        run(&[record(0.0, None), record(60.0, None)], true),
+        cold,
+        "without ids nothing is shared"
+    );
+}
+
+#[test]
 fn a_model_can_be_asked_for() {
     let options = SimulationOptions {
         target: equipoise_scheduler::Target::Model("fam-7b".to_owned()),
