@@ -1,0 +1,261 @@
+use super::*;
+use equipoise_proto::v1::{EnergySource as Source, Model, Tier};
+use equipoise_telemetry::Registry;
+use proptest::prelude::*;
+
+const SECOND: u64 = 1_000_000_000;
+const GRACE: Duration = Duration::from_millis(2500);
+
+fn accounting() -> Accounting {
+    Accounting::new(GRACE, ControlMetrics::new(&mut Registry::default()))
+}
+
+fn instance(name: &str) -> Instance {
+    Instance {
+        name: name.to_owned(),
+        pool: "pool".to_owned(),
+        model: Some(Model {
+            name: "m".to_owned(),
+            ..Model::default()
+        }),
+        tier: Some(Tier {
+            gpu: "H100".to_owned(),
+            tensor_parallel: 1,
+        }),
+        ..Instance::default()
+    }
+}
+
+fn energy(start_s: u64, end_s: u64, measured_mj: u64, idle_mj: u64) -> EnergySample {
+    EnergySample {
+        instance: "a".to_owned(),
+        start_unix_ns: start_s * SECOND,
+        end_unix_ns: end_s * SECOND,
+        measured_mj,
+        idle_mj,
+        source: Source::Counter.into(),
+        flaws: Vec::new(),
+    }
+}
+
+fn activity(decision: &str, tenant: &str, start_s: u64, end_s: u64) -> Activity {
+    Activity {
+        decision: decision.to_owned(),
+        instance: "a".to_owned(),
+        tenant: tenant.to_owned(),
+        start_unix_ns: start_s * SECOND,
+        end_unix_ns: end_s * SECOND,
+        prefill_tokens: 0,
+        decode_tokens: 10,
+        context_tokens: 100,
+        finished: false,
+        wasted: false,
+    }
+}
+
+fn rows(accounting: &Accounting, by: Grouping) -> BTreeMap<String, EnergyFigures> {
+    accounting
+        .all
+        .report(by)
+        .rows
+        .into_iter()
+        .map(|row| (row.key, row.figures))
+        .collect()
+}
+
+#[test]
+fn an_interval_waits_for_every_router_and_then_is_split() {
+    let mut accounting = accounting();
+    accounting.take_energy(&instance("a"), &energy(100, 101, 1000, 200), 101 * SECOND);
+    accounting.take_activity("r1", vec![activity("d1", "blue", 100, 101)], 101 * SECOND, 101 * SECOND);
+    accounting.take_activity(
+        "r2",
+        vec![activity("d1", "red", 100, 101)],
+        101 * SECOND - 1,
+        101 * SECOND,
+    );
+    accounting.settle(101 * SECOND);
+    assert_eq!(accounting.total().measured_mj, 0, "r2 has not told all yet");
+    accounting.take_activity("r2", Vec::new(), 101 * SECOND, 101 * SECOND);
+    accounting.settle(101 * SECOND);
+    let tenants = rows(&accounting, Grouping::Tenant);
+    assert_eq!(
+        (
+            tenants["blue"].attributed_mj,
+            tenants["red"].attributed_mj,
+            tenants["-"].idle_mj
+        ),
+        (400, 400, 200)
+    );
+    assert_eq!(rows(&accounting, Grouping::Pool)["pool"].decode_tokens, 20);
+}
+
+#[test]
+fn without_routers_the_grace_decides() {
+    let mut accounting = accounting();
+    accounting.take_energy(&instance("a"), &energy(100, 101, 1000, 200), 101 * SECOND);
+    accounting.settle(103 * SECOND);
+    assert_eq!(accounting.total().measured_mj, 0);
+    accounting.settle(101 * SECOND + 2_500_000_000);
+    let total = accounting.total();
+    assert_eq!(
+        (
+            total.measured_mj,
+            total.idle_mj,
+            total.unattributed_mj,
+            total.attributed_mj
+        ),
+        (1000, 200, 800, 0)
+    );
+}
+
+#[test]
+fn an_interval_sent_twice_counts_once() {
+    let mut accounting = accounting();
+    for _ in 0..2 {
+        accounting.take_energy(&instance("a"), &energy(100, 101, 1000, 0), 101 * SECOND);
+    }
+    accounting.take_energy(&instance("a"), &energy(100, 102, 1000, 0), 101 * SECOND);
+    accounting.take_energy(&instance("a"), &energy(105, 105, 1000, 0), 101 * SECOND);
+    accounting.settle_all();
+    assert_eq!(accounting.total().measured_mj, 1000);
+    assert_eq!(accounting.metrics.rejected_energy.get(), 3);
+}
+
+#[test]
+fn late_activity_gets_no_energy_but_its_tokens_count_once() {
+    let mut accounting = accounting();
+    accounting.take_energy(&instance("a"), &energy(100, 101, 1000, 0), 101 * SECOND);
+    accounting.settle_all();
+    accounting.take_activity(
+        "r1",
+        vec![Activity {
+            finished: true,
+            ..activity("d1", "blue", 100, 101)
+        }],
+        101 * SECOND,
+        104 * SECOND,
+    );
+    accounting.take_energy(&instance("a"), &energy(101, 102, 500, 0), 104 * SECOND);
+    accounting.take_energy(&instance("a"), &energy(102, 103, 500, 0), 104 * SECOND);
+    accounting.settle_all();
+    let total = accounting.total();
+    assert_eq!(
+        (
+            total.attributed_mj,
+            total.unattributed_mj,
+            total.decode_tokens,
+            total.requests
+        ),
+        (0, 2000, 10, 1)
+    );
+}
+
+#[test]
+fn a_request_that_fails_late_has_wasted_all_it_was_charged_for() {
+    let mut accounting = accounting();
+    let hour_end = 3600 * 10;
+    // Two intervals, in two hours; the request fails in the second.
+    for start in [hour_end - 1, hour_end] {
+        let failed = start == hour_end;
+        let slice = Activity {
+            finished: failed,
+            wasted: failed,
+            ..activity("d1", "blue", start, start + 1)
+        };
+        accounting.take_activity("r1", vec![slice], (start + 1) * SECOND, (start + 1) * SECOND);
+        accounting.take_energy(
+            &instance("a"),
+            &energy(start, start + 1, 1000, 100),
+            (start + 1) * SECOND,
+        );
+        accounting.settle((start + 1) * SECOND);
+        assert_eq!(accounting.total().wasted_mj, if failed { 1800 } else { 0 });
+    }
+    assert!(accounting.charged.is_empty());
+    let by_hour: Vec<_> = accounting
+        .hours
+        .values()
+        .map(|ledger| ledger.report(Grouping::Pool).total.wasted_mj)
+        .collect();
+    assert_eq!(by_hour.iter().sum::<u64>(), 1800);
+}
+
+#[test]
+fn activity_of_an_instance_without_a_meter_is_given_up_in_time() {
+    let mut accounting = accounting();
+    accounting.take_activity("r1", vec![activity("d1", "blue", 100, 101)], 101 * SECOND, 101 * SECOND);
+    accounting.settle(120 * SECOND);
+    assert_eq!(
+        (accounting.accounts.len(), accounting.metrics.dropped_activity.get()),
+        (1, 0)
+    );
+    accounting.settle(162 * SECOND);
+    assert_eq!(
+        (accounting.accounts.len(), accounting.metrics.dropped_activity.get()),
+        (0, 1)
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever comes, in whatever order: what was accepted is what the ledger has measured, every row adds up, the
+    /// hours add up to the whole.
+    #[test]
+    fn nothing_is_lost(
+        events in proptest::collection::vec(
+            (0..4_u8, 0..3_u8, 0..5_u64, 0..5_u64, 0..50_000_u64, 0..60_000_u64, any::<bool>(), any::<bool>()), 1..120,
+        ),
+    ) {
+        let mut accounting = accounting();
+        let mut accepted: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let mut now = 7199 * SECOND;
+        for (kind, which, back, length, measured, idle, finished, wasted) in events {
+            let name = format!("i{which}");
+            match kind {
+                0 => {
+                    let (until, sum) = accepted.entry(name.clone()).or_default();
+                    let start = now - back * SECOND / 4;
+                    let end = start + length * SECOND / 4;
+                    let mut sample = energy(0, 0, measured, idle);
+                    sample.instance.clone_from(&name);
+                    (sample.start_unix_ns, sample.end_unix_ns) = (start, end);
+                    accounting.take_energy(&instance(&name), &sample, now);
+                    if end > start && start >= *until {
+                        *until = end;
+                        *sum += measured;
+                    }
+                }
+                1 => {
+                    let start = now - back * SECOND / 4;
+                    let slice = Activity {
+                        instance: name,
+                        tenant: format!("t{}", measured % 3),
+                        start_unix_ns: start,
+                        end_unix_ns: start + length * SECOND / 8,
+                        finished,
+                        wasted,
+                        ..activity(&format!("d{}", idle % 7), "", 0, 0)
+                    };
+                    accounting.take_activity(&format!("r{which}"), vec![slice], now, now);
+                }
+                2 => now += length * SECOND / 2,
+                _ => accounting.settle(now),
+            }
+        }
+        accounting.settle_all();
+        let total = accounting.all.report(Grouping::Pool).total;
+        prop_assert_eq!(total.measured_mj, accepted.values().map(|(_, sum)| sum).sum::<u64>());
+        let mut hours = EnergyFigures::default();
+        for ledger in accounting.hours.values() {
+            hours += &ledger.report(Grouping::Pool).total;
+        }
+        prop_assert_eq!(hours, total);
+        for by in [Grouping::Pool, Grouping::Tenant] {
+            for (key, figures) in rows(&accounting, by) {
+                prop_assert!(figures.balances(), "{} {:?}", key, figures);
+            }
+        }
+    }
+}

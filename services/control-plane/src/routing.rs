@@ -1,0 +1,233 @@
+//! What routers see: snapshots, deltas and one another's load.
+//!
+//! One state behind one lock, never held across an await. Each watcher has a bounded channel; one that falls behind
+//! gets a fresh snapshot once it has room again, so nothing is buffered without bound and nothing is lost for good.
+
+use crate::fleet::{Changes, Fleet};
+use equipoise_proto::v1::routing_update::Update;
+use equipoise_proto::v1::{Delta, Heartbeat, InFlight, LedgerReport, PeerLoad, RoutingUpdate, Snapshot};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Updates that a watcher may lag behind.
+const WATCH_QUEUE: usize = 16;
+/// Silence after which a heartbeat is sent.
+const HEARTBEAT_AFTER: Duration = Duration::from_secs(1);
+/// A ledger older than this says nothing about the present.
+const LEDGER_LIFE: Duration = Duration::from_secs(3);
+
+/// A router's latest ledger.
+#[derive(Debug)]
+struct Ledger {
+    received: Instant,
+    unix_ns: u64,
+    in_flight: Vec<InFlight>,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    router: String,
+    updates: mpsc::Sender<RoutingUpdate>,
+    /// It missed something: the next thing it gets is a snapshot.
+    needs_snapshot: bool,
+    /// The peers' load as last sent.
+    peers: BTreeMap<String, PeerLoad>,
+    last_sent: Instant,
+}
+
+/// What one tick did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ticked {
+    /// Watchers that fell behind in this tick.
+    pub(crate) overflowed: u64,
+    pub(crate) watchers: usize,
+    pub(crate) routers: usize,
+}
+
+/// The fleet, the routers' ledgers and the open watches.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    pub(crate) fleet: Fleet,
+    ledgers: BTreeMap<String, Ledger>,
+    watchers: Vec<Watcher>,
+    revision: u64,
+    epoch: u64,
+}
+
+impl Routing {
+    /// `epoch` must differ from that of the process before.
+    pub(crate) fn new(epoch: u64) -> Self {
+        Self {
+            fleet: Fleet::default(),
+            ledgers: BTreeMap::new(),
+            watchers: Vec::new(),
+            revision: 0,
+            epoch,
+        }
+    }
+
+    /// The revision of the last update.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Opens a watch; its first update, a snapshot, comes with the next tick.
+    pub(crate) fn watch(&mut self, router: String, now: Instant) -> mpsc::Receiver<RoutingUpdate> {
+        let (updates, receiver) = mpsc::channel(WATCH_QUEUE);
+        let peers = BTreeMap::new();
+        self.watchers.push(Watcher {
+            router,
+            updates,
+            needs_snapshot: true,
+            peers,
+            last_sent: now,
+        });
+        receiver
+    }
+
+    /// Ends all watches.
+    pub(crate) fn end_watches(&mut self) {
+        self.watchers.clear();
+    }
+
+    /// Takes a router's whole ledger.
+    pub(crate) fn take_ledger(&mut self, report: LedgerReport, now: Instant) {
+        let LedgerReport {
+            router,
+            unix_ns,
+            in_flight,
+            ..
+        } = report;
+        self.ledgers.insert(
+            router,
+            Ledger {
+                received: now,
+                unix_ns,
+                in_flight,
+            },
+        );
+    }
+
+    /// Routers whose ledger is fresh.
+    pub(crate) fn routers(&self, now: Instant) -> Vec<String> {
+        self.fresh_ledgers(now).map(|(router, _)| router.clone()).collect()
+    }
+
+    /// What all routers together have in flight on each instance.
+    pub(crate) fn in_flight(&self, now: Instant) -> BTreeMap<String, PeerLoad> {
+        self.load_of_others(None, now)
+    }
+
+    fn fresh_ledgers(&self, now: Instant) -> impl Iterator<Item = (&String, &Ledger)> {
+        self.ledgers
+            .iter()
+            .filter(move |(_, ledger)| now.duration_since(ledger.received) <= LEDGER_LIFE)
+    }
+
+    fn load_of_others(&self, router: Option<&str>, now: Instant) -> BTreeMap<String, PeerLoad> {
+        let mut sums = BTreeMap::new();
+        for (_, ledger) in self
+            .fresh_ledgers(now)
+            .filter(|(name, _)| Some(name.as_str()) != router)
+        {
+            for part in &ledger.in_flight {
+                let sum = sums.entry(part.instance.clone()).or_insert_with(|| PeerLoad {
+                    instance: part.instance.clone(),
+                    oldest_unix_ns: ledger.unix_ns,
+                    ..PeerLoad::default()
+                });
+                sum.in_flight = sum.in_flight.saturating_add(part.requests);
+                sum.pending_prefill_tokens = sum.pending_prefill_tokens.saturating_add(part.pending_prefill_tokens);
+                sum.pending_decode_tokens = sum.pending_decode_tokens.saturating_add(part.pending_decode_tokens);
+                sum.oldest_unix_ns = sum.oldest_unix_ns.min(ledger.unix_ns);
+            }
+        }
+        sums
+    }
+
+    /// Sends each watcher what changed since the last tick, or a heartbeat after a second of silence.
+    pub(crate) fn tick(&mut self, now: Instant) -> Ticked {
+        self.ledgers
+            .retain(|_, ledger| now.duration_since(ledger.received) <= LEDGER_LIFE);
+        let changes = self.fleet.drain_changes().unwrap_or_default();
+        let mut watchers = std::mem::take(&mut self.watchers);
+        watchers.retain(|watcher| !watcher.updates.is_closed());
+        self.revision += 1;
+        let mut overflowed = 0;
+        for watcher in &mut watchers {
+            if !self.serve(watcher, &changes, now) {
+                overflowed += 1;
+            }
+        }
+        self.watchers = watchers;
+        Ticked {
+            overflowed,
+            watchers: self.watchers.len(),
+            routers: self.ledgers.len(),
+        }
+    }
+
+    /// False if the watcher fell behind just now.
+    fn serve(&self, watcher: &mut Watcher, changes: &Changes, now: Instant) -> bool {
+        // This state is the channel's only sender: room that is there stays there.
+        if watcher.updates.capacity() == 0 {
+            return std::mem::replace(&mut watcher.needs_snapshot, true);
+        }
+        let update = if watcher.needs_snapshot {
+            watcher.needs_snapshot = false;
+            watcher.peers.clear();
+            Update::Snapshot(Snapshot {
+                instances: self.fleet.states(),
+            })
+        } else {
+            let peers = self.peer_changes(watcher, now);
+            if *changes != Changes::default() || !peers.is_empty() {
+                let Changes {
+                    upserted,
+                    removed,
+                    samples,
+                } = changes;
+                let (upserted, removed, samples) = (upserted.clone(), removed.clone(), samples.clone());
+                Update::Delta(Delta {
+                    upserted,
+                    removed,
+                    samples,
+                    peers,
+                })
+            } else if now.duration_since(watcher.last_sent) >= HEARTBEAT_AFTER {
+                Update::Heartbeat(Heartbeat {})
+            } else {
+                return true;
+            }
+        };
+        watcher.last_sent = now;
+        drop(watcher.updates.try_send(RoutingUpdate {
+            revision: self.revision,
+            epoch: self.epoch,
+            update: Some(update),
+        }));
+        true
+    }
+
+    /// The peers' load where it differs from what the watcher knows; nothing in flight is said once.
+    fn peer_changes(&self, watcher: &mut Watcher, now: Instant) -> Vec<PeerLoad> {
+        let current = self.load_of_others(Some(&watcher.router), now);
+        let mut changes: Vec<_> = current
+            .values()
+            .filter(|load| watcher.peers.get(&load.instance) != Some(load))
+            .cloned()
+            .collect();
+        for instance in watcher.peers.keys().filter(|&instance| !current.contains_key(instance)) {
+            changes.push(PeerLoad {
+                instance: instance.clone(),
+                ..PeerLoad::default()
+            });
+        }
+        watcher.peers = current;
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests;
