@@ -1,0 +1,266 @@
+//! The command line: what can be asked, in which words.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Fleet scheduler and load balancer for LLM serving: each request goes to one concrete instance, weighed by predicted
+/// quality, queue latency and joules.
+#[derive(Debug, Parser)]
+#[command(name = "equipoise", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// How services log, on standard error. EQUIPOISE_LOG sets the level (info, debug, equipoise_router=trace, ...).
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl From<LogFormat> for equipoise_telemetry::LogFormat {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Everything in one process: control plane, router, agent, and an emulated fleet or your own engines.
+    Up(Up),
+    /// The control plane: registry, telemetry, routing state, energy ledger, fleet page.
+    ControlPlane(ControlPlane),
+    /// A router: OpenAI API in, one decision, an engine out.
+    Router(Router),
+    /// A node agent: registers the engines of a fleet file and streams their telemetry.
+    Agent(Agent),
+    /// Replay a trace against a described fleet in virtual time, with the router's own decision code.
+    Simulate(Simulate),
+    /// Run a router's event log through the scheduler again and compare every decision.
+    Replay(Replay),
+    /// Reports from the control plane's ledger.
+    Report(Report),
+    /// Look after a fleet.
+    Fleet(Fleet),
+}
+
+/// How requests are placed; over what the fleet file says.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Scheduling {
+    /// Policy: round-robin, random, least-requests, power-of-two, least-kv, routebalance, equipoise.
+    #[arg(long, env = "EQUIPOISE_POLICY")]
+    pub(crate) policy: Option<String>,
+    /// Write every event and decision to this file, for `equipoise replay`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// A fleet file; pools with `endpoints` are real engines, pools with `count` are emulated. Default: a built-in
+    /// emulated fleet of six instances.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) fleet: Option<PathBuf>,
+    /// Where clients reach the OpenAI API.
+    #[arg(long, default_value = "127.0.0.1:8080", env = "EQUIPOISE_LISTEN")]
+    pub(crate) listen: SocketAddr,
+    /// Where the control plane's gRPC listens.
+    #[arg(long, default_value = "127.0.0.1:8090")]
+    pub(crate) control_listen: SocketAddr,
+    /// Where the fleet page is.
+    #[arg(long, default_value = "127.0.0.1:8091")]
+    pub(crate) page_listen: SocketAddr,
+    /// Cluster state: `embedded` (in memory), `embedded:PATH`, `etcd://HOST:PORT[,HOST:PORT]`.
+    #[arg(long, default_value = "embedded")]
+    pub(crate) store: String,
+    /// GPU telemetry: auto, off, or the path of an NVML library.
+    #[arg(long, default_value = "auto")]
+    pub(crate) nvml: String,
+    #[command(flatten)]
+    pub(crate) scheduling: Scheduling,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ControlPlane {
+    /// Cluster state: `embedded` (in memory), `embedded:PATH`, `etcd://HOST:PORT[,HOST:PORT]`.
+    #[arg(long, default_value = "embedded", env = "EQUIPOISE_STORE")]
+    pub(crate) store: String,
+    /// Where gRPC listens.
+    #[arg(long, default_value = "127.0.0.1:8090")]
+    pub(crate) listen: SocketAddr,
+    /// Where the fleet page is; `off` for none.
+    #[arg(long, default_value = "127.0.0.1:8091")]
+    pub(crate) page_listen: String,
+    /// Its name, unique among the control planes that share a store, and the same after a restart.
+    #[arg(long, default_value = "control-plane")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Router {
+    /// The control plane.
+    #[arg(long, default_value = "http://127.0.0.1:8090", env = "EQUIPOISE_CONTROL")]
+    pub(crate) control: String,
+    /// Where clients reach the OpenAI API.
+    #[arg(long, default_value = "127.0.0.1:8080", env = "EQUIPOISE_LISTEN")]
+    pub(crate) listen: SocketAddr,
+    /// Its name, unique among the routers of a control plane. Default: router-PORT.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A fleet file; only its [scheduler] section is read here.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) fleet: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) scheduling: Scheduling,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Agent {
+    /// The control plane.
+    #[arg(long, default_value = "http://127.0.0.1:8090", env = "EQUIPOISE_CONTROL")]
+    pub(crate) control: String,
+    /// The fleet file whose instances this node serves. Default: the built-in emulated fleet.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) fleet: Option<PathBuf>,
+    /// This node's name, unique in the cluster.
+    #[arg(long, default_value = "node-0", env = "EQUIPOISE_NODE")]
+    pub(crate) node: String,
+    /// GPU telemetry: auto, off, or the path of an NVML library.
+    #[arg(long, default_value = "auto")]
+    pub(crate) nvml: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// The fleet. Default: the built-in fleet of `up`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) fleet: Option<PathBuf>,
+    /// A trace: Azure CSV, Mooncake JSONL, or our own JSONL. Default: a generated one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Policies to compare, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "equipoise")]
+    pub(crate) policy: Vec<String>,
+    /// Seed of the generated trace and of every random draw.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Requests of the generated trace.
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) requests: usize,
+    /// Requests per second of the generated trace.
+    #[arg(long, default_value_t = 5.0)]
+    pub(crate) rate: f64,
+    /// Also write the results here as JSON; `-` for standard output instead of the table.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write the first policy's events and decisions to this file, for `equipoise replay`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// Count malformed trace lines and go on, rather than stop at the first.
+    #[arg(long)]
+    pub(crate) skip_malformed: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// An event log written by `--record`.
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    #[command(subcommand)]
+    pub(crate) kind: ReportKind,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReportKind {
+    /// Joules: measured, attributed to requests, idle, unattributed; per token and per request.
+    Energy(EnergyReport),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnergyReport {
+    /// What the rows are.
+    #[arg(long, value_enum, default_value_t = Grouping::Pool)]
+    pub(crate) by: Grouping,
+    /// The control plane.
+    #[arg(long, default_value = "http://127.0.0.1:8090", env = "EQUIPOISE_CONTROL")]
+    pub(crate) control: String,
+    /// Print the rows as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Grouping {
+    Pool,
+    Model,
+    Gpu,
+    Tenant,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fleet {
+    /// The control plane.
+    #[arg(
+        long,
+        global = true,
+        default_value = "http://127.0.0.1:8090",
+        env = "EQUIPOISE_CONTROL"
+    )]
+    pub(crate) control: String,
+    #[command(subcommand)]
+    pub(crate) action: FleetAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FleetAction {
+    /// Every instance, with what it is busy with.
+    List {
+        /// Only this pool.
+        #[arg(long, default_value = "")]
+        pool: String,
+    },
+    /// All that is known of one instance.
+    Describe {
+        /// Its name.
+        name: String,
+    },
+    /// Take new work away from an instance; what runs finishes.
+    Drain {
+        /// Its name.
+        name: String,
+        /// Give it work again.
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Set an instance's relative share of traffic.
+    Weights {
+        /// Its name.
+        name: String,
+        /// 1 is normal, 0 none.
+        weight: f64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
