@@ -1,12 +1,12 @@
 //! The simulated driver: a heap of happenings in virtual time that carries the scheduler's actions out.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use equipoise_config::FleetConfig;
 use equipoise_engine::{EngineEvent, EngineRequest};
-use equipoise_fleet::{EngineSample, FleetDelta};
+use equipoise_fleet::FleetDelta;
 use equipoise_scheduler::{
     Action, Dispatch, Event, Failure, Refusal, Request, Scheduler, SchedulerConfig, TokenUsage, Wishes,
 };
@@ -14,67 +14,13 @@ use equipoise_trace::{MOONCAKE_BLOCK_TOKENS, WorkloadRecord};
 use equipoise_types::{RequestId, Timestamp};
 
 use crate::feed::{Feed, Sink};
+use crate::happening::{Happening, Planned, Report, ReportKind};
 use crate::instance::SimulatedInstance;
 use crate::request::{Ending, RequestState};
 use crate::{PolicyResult, SimulationError, SimulationOptions};
 
 /// Where a scheduler asks to be woken at a time that has come already, it is woken this much later.
 const LEAST_SLEEP: Duration = Duration::from_millis(1);
-
-/// Something that will happen. Arrivals are not among them: they come from the workload, in order.
-#[derive(Debug)]
-enum Happening {
-    /// A dispatched request reaches its instance.
-    Submit { instance: u32, request: u32 },
-    /// An instance ends its step.
-    StepEnd { instance: u32 },
-    /// What an instance sent reaches the router.
-    Reports(Vec<Report>),
-    /// All instances are sampled.
-    Telemetry,
-    /// The samples reach the router.
-    Samples(Vec<EngineSample>),
-}
-
-/// What an instance says of one request.
-#[derive(Clone, Copy, Debug)]
-struct Report {
-    request: u32,
-    kind: ReportKind,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum ReportKind {
-    FirstToken,
-    Tokens(u32),
-    Finished,
-    Refused,
-}
-
-/// Ordered by time, then by the order in which it was planned.
-#[derive(Debug)]
-struct Planned {
-    at: Timestamp,
-    sequence: u64,
-    happening: Happening,
-}
-
-impl Ord for Planned {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
-    }
-}
-impl PartialOrd for Planned {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl PartialEq for Planned {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-impl Eq for Planned {}
 
 /// One run: everything that changes in it.
 #[derive(Debug)]

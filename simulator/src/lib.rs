@@ -10,6 +10,7 @@
 
 mod driver;
 mod feed;
+mod happening;
 mod instance;
 mod options;
 mod prefix;

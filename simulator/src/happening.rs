@@ -1,0 +1,61 @@
+//! What will happen in a simulation, and in which order.
+
+use std::cmp::Ordering;
+
+use equipoise_fleet::EngineSample;
+use equipoise_types::Timestamp;
+
+/// Something that will happen. Arrivals are not among them: they come from the workload, in order.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// A dispatched request reaches its instance.
+    Submit { instance: u32, request: u32 },
+    /// An instance ends its step.
+    StepEnd { instance: u32 },
+    /// What an instance sent reaches the router.
+    Reports(Vec<Report>),
+    /// All instances are sampled.
+    Telemetry,
+    /// The samples reach the router.
+    Samples(Vec<EngineSample>),
+}
+
+/// What an instance says of one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Report {
+    pub(crate) request: u32,
+    pub(crate) kind: ReportKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ReportKind {
+    FirstToken,
+    Tokens(u32),
+    Finished,
+    Refused,
+}
+
+/// Ordered by time, then by the order in which it was planned.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) at: Timestamp,
+    pub(crate) sequence: u64,
+    pub(crate) happening: Happening,
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for Planned {}
