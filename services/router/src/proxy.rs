@@ -234,6 +234,8 @@ fn engine_headers(asked: &Asked) -> HeaderMap {
     headers.remove(header::EXPECT);
     // What comes back is read for its tokens.
     headers.remove(header::ACCEPT_ENCODING);
+    // It was read as JSON, whatever the client called it.
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     TraceContext::continue_from(&asked.headers).inject(&mut headers);
     headers
 }

@@ -139,7 +139,7 @@ proptest! {
         let (quality, e2e_s, joules, cost) = figures;
         let before = policy().score(&request(None), &candidate(0, quality, e2e_s, joules, cost, 0));
         let after = policy().score(&request(None), &candidate(0, quality, e2e_s * factor, joules, cost, 0));
-        let fall = 0.25 * e2e_s * (factor - 1.0) / 30.0;
+        let fall = Weights::BALANCED.latency * e2e_s * (factor - 1.0) / References::default().e2e_s;
         prop_assert!((before - after - fall).abs() <= 1e-9 * (1.0 + fall));
     }
 }
