@@ -38,6 +38,9 @@ const LIMIT_REQUESTS: usize = 262_144;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 
+/// Hours that are kept one by one: sixty days. What is older is one sum.
+const HOURS_KEPT: u64 = 60 * 24;
+
 /// Hours since the Unix epoch.
 pub(crate) type Hour = u64;
 
@@ -65,8 +68,12 @@ pub(crate) struct Accounting {
     /// All hours together.
     all: EnergyLedger,
     charged: BTreeMap<(String, String), Charged>,
+    /// Up to which hour an instance's hours have been folded into one sum.
+    folded: BTreeMap<String, Hour>,
     /// Records that differ from the store's.
     dirty: BTreeSet<(Hour, String)>,
+    /// Records in the store that count no more.
+    garbage: BTreeSet<(Hour, String)>,
     metrics: ControlMetrics,
 }
 
@@ -79,7 +86,9 @@ impl Accounting {
             hours: BTreeMap::new(),
             all: EnergyLedger::new(),
             charged: BTreeMap::new(),
+            folded: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            garbage: BTreeSet::new(),
             metrics,
         }
     }
@@ -156,8 +165,32 @@ impl Accounting {
             account.is_metered() || !account.is_empty()
         });
         self.metrics.dropped_activity.inc_by(dropped);
+        self.fold(now_ns);
         let oldest_ns = now_ns.saturating_sub(10 * ACTIVITY_LIFE_NS);
         self.charged.retain(|_, charged| charged.last_ns >= oldest_ns);
+    }
+
+    /// Folds the hours that are too old to be kept one by one into one sum.
+    fn fold(&mut self, now_ns: u64) {
+        let oldest = (now_ns / HOUR_NS).saturating_sub(HOURS_KEPT);
+        let old: Vec<Hour> = self
+            .hours
+            .range(record::FOLDED + 1..oldest.max(1))
+            .map(|(&hour, _)| hour)
+            .collect();
+        for hour in old {
+            let Some(ledger) = self.hours.remove(&hour) else {
+                continue;
+            };
+            for row in ledger.rows() {
+                let instance = row.facts.instance;
+                self.dirty.remove(&(hour, instance.clone()));
+                self.dirty.insert((record::FOLDED, instance.clone()));
+                self.garbage.insert((hour, instance.clone()));
+                self.folded.insert(instance, hour);
+            }
+            self.hours.entry(record::FOLDED).or_default().merge(&ledger);
+        }
     }
 
     /// Settles everything that was measured, whatever activity may still come: the process ends.
@@ -182,6 +215,8 @@ impl Accounting {
         let (slices, split) = account.split(interval);
         let owners: Vec<_> = slices.iter().map(|slice| slice.owner(interval.end.0)).collect();
         let hour = interval.end.0 / HOUR_NS;
+        let folded = self.folded.get(name).is_some_and(|&through| hour <= through);
+        let hour = if folded { record::FOLDED } else { hour };
         let recorded = self
             .hours
             .entry(hour)

@@ -205,9 +205,13 @@ impl Fleet {
             .filter_map(|uuid| self.gpus.get(&(instance.node.clone(), uuid.clone())))
     }
 
-    /// What an instance draws, if it was metered within the window.
+    /// What an instance draws, if it was metered lately.
     pub(crate) fn draw(&self, name: &str, now: Instant) -> Option<Draw> {
         let meter = self.meters.get(name)?;
+        meter
+            .points
+            .back()
+            .filter(|last| now.duration_since(last.received) <= STALE_AFTER)?;
         let recent = || {
             meter
                 .points

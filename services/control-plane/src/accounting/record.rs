@@ -12,15 +12,21 @@ use equipoise_energy::{EnergyLedger, Grouping, LedgerRow};
 use equipoise_proto::v1::EnergyReport;
 use equipoise_store::{Entry, Precondition, Store, StoreError};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Prefix of all control planes' records.
 const ENERGY: &str = "energy/";
+/// Where the sums of hours that are no longer kept one by one stand.
+pub(super) const FOLDED: Hour = 0;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     /// The end of the last interval in it, so that an interval sent again after a restart is known.
     until_unix_ns: u64,
+    /// In the record of [`FOLDED`]: it holds the hours up to this one. Their own records, if the process ended before it
+    /// could delete them, count no more.
+    #[serde(default)]
+    folded_through: Hour,
     rows: Vec<LedgerRow>,
 }
 
@@ -38,6 +44,29 @@ fn damaged(entry: &Entry, reason: &dyn std::fmt::Display) -> StartError {
     }
 }
 
+/// Which hours of which instance have been folded. The keys of [`FOLDED`] are read first, whatever the order.
+#[derive(Debug, Default)]
+struct Folds(BTreeMap<(String, String), Hour>);
+
+impl Folds {
+    fn of(entries: &[Entry]) -> Self {
+        let mut folds = BTreeMap::new();
+        for entry in entries {
+            if let Some((name, FOLDED, instance)) = parse_key(&entry.key)
+                && let Ok(record) = serde_json::from_slice::<Record>(&entry.versioned.value)
+            {
+                folds.insert((name.to_owned(), instance.to_owned()), record.folded_through);
+            }
+        }
+        Self(folds)
+    }
+
+    fn count_no_more(&self, name: &str, hour: Hour, instance: &str) -> bool {
+        let through = self.0.get(&(name.to_owned(), instance.to_owned()));
+        hour != FOLDED && through.is_some_and(|&through| hour <= through)
+    }
+}
+
 /// Reads this control plane's records.
 pub(super) async fn load(
     accounting: &mut Accounting,
@@ -45,12 +74,18 @@ pub(super) async fn load(
     store: &dyn Store,
 ) -> Result<(), StartError> {
     let listing = store.list(&format!("{ENERGY}{}/", config.name)).await?;
+    let folds = Folds::of(&listing.entries);
     let mut until = BTreeMap::new();
     for entry in &listing.entries {
-        let (_, hour, instance) = parse_key(&entry.key).ok_or_else(|| damaged(entry, &"its key is not one of ours"))?;
+        let (name, hour, instance) =
+            parse_key(&entry.key).ok_or_else(|| damaged(entry, &"its key is not one of ours"))?;
+        if folds.count_no_more(name, hour, instance) {
+            accounting.garbage.insert((hour, instance.to_owned()));
+            continue;
+        }
         let record: Record = serde_json::from_slice(&entry.versioned.value).map_err(|error| damaged(entry, &error))?;
-        let hours = accounting.hours.entry(hour).or_default();
-        hours
+        let ledger = accounting.hours.entry(hour).or_default();
+        ledger
             .restore(record.rows.clone())
             .map_err(|error| damaged(entry, &error))?;
         accounting
@@ -64,62 +99,92 @@ pub(super) async fn load(
         .into_iter()
         .map(|(instance, until_ns)| (instance, InstanceAccount::resumed(until_ns)))
         .collect();
+    accounting.folded = folds
+        .0
+        .into_iter()
+        .map(|((_, instance), through)| (instance, through))
+        .collect();
     Ok(())
+}
+
+/// What has been taken out of the ledger's marks and is not done yet. Dropped half done (a failure, a cancelled task), it
+/// marks the rest again.
+struct Unwritten<'a> {
+    plane: &'a Plane,
+    dirty: BTreeSet<(Hour, String)>,
+    garbage: BTreeSet<(Hour, String)>,
+}
+
+impl Drop for Unwritten<'_> {
+    fn drop(&mut self) {
+        let mut accounting = self.plane.accounting.lock();
+        accounting.dirty.append(&mut self.dirty);
+        accounting.garbage.append(&mut self.garbage);
+    }
 }
 
 /// Writes the records that changed. What could not be written stays marked for the next time.
 pub(crate) async fn persist(plane: &Plane) -> Result<(), StoreError> {
-    let (dirty, records) = {
+    let (mut unwritten, records) = {
         let mut accounting = plane.accounting.lock();
         let dirty = std::mem::take(&mut accounting.dirty);
+        let garbage = std::mem::take(&mut accounting.garbage);
         let records = changed_records(&accounting, &dirty);
-        (dirty, records)
+        (Unwritten { plane, dirty, garbage }, records)
     };
-    let outcome = async {
-        for ((hour, instance), record) in records {
-            let value = serde_json::to_vec(&record).map_err(|error| StoreError::Refused {
-                operation: "encode the energy ledger".to_owned(),
-                reason: error.to_string(),
-            })?;
-            let key = format!("{ENERGY}{}/{hour}/{instance}", plane.config.name);
-            plane.store.put(&key, value.into(), Precondition::None, None).await?;
-        }
-        Ok(())
-    };
-    let outcome = outcome.await;
-    if outcome.is_err() {
-        plane.accounting.lock().dirty.extend(dirty);
+    let key_of = |(hour, instance): &(Hour, String)| format!("{ENERGY}{}/{hour}/{instance}", plane.config.name);
+    for (place, record) in records {
+        let value = serde_json::to_vec(&record).map_err(|error| StoreError::Refused {
+            operation: "encode the energy ledger".to_owned(),
+            reason: error.to_string(),
+        })?;
+        plane
+            .store
+            .put(&key_of(&place), value.into(), Precondition::None, None)
+            .await?;
+        unwritten.dirty.remove(&place);
     }
-    outcome
+    unwritten.dirty.clear();
+    // Only after the sums that hold them have been written.
+    while let Some(place) = unwritten.garbage.first().cloned() {
+        plane.store.delete(&key_of(&place), Precondition::None).await?;
+        unwritten.garbage.remove(&place);
+    }
+    Ok(())
 }
 
-fn changed_records(
-    accounting: &Accounting,
-    dirty: &std::collections::BTreeSet<(Hour, String)>,
-) -> BTreeMap<(Hour, String), Record> {
+fn changed_records(accounting: &Accounting, dirty: &BTreeSet<(Hour, String)>) -> BTreeMap<(Hour, String), Record> {
     let mut records = BTreeMap::new();
-    let hours: std::collections::BTreeSet<Hour> = dirty.iter().map(|(hour, _)| *hour).collect();
+    let hours: BTreeSet<Hour> = dirty.iter().map(|(hour, _)| *hour).collect();
     for hour in hours {
         for row in accounting.hours.get(&hour).into_iter().flat_map(EnergyLedger::rows) {
-            let key = (hour, row.facts.instance.clone());
-            if !dirty.contains(&key) {
+            let instance = &row.facts.instance;
+            let place = (hour, instance.clone());
+            if !dirty.contains(&place) {
                 continue;
             }
             let until_unix_ns = accounting
                 .accounts
-                .get(&row.facts.instance)
+                .get(instance)
                 .map_or(0, InstanceAccount::settled_until_ns);
-            let record = records.entry(key).or_insert_with(|| Record {
+            let folded_through = if hour == FOLDED {
+                accounting.folded.get(instance).copied().unwrap_or(0)
+            } else {
+                0
+            };
+            let fresh = || Record {
                 until_unix_ns,
+                folded_through,
                 rows: Vec::new(),
-            });
-            record.rows.push(row);
+            };
+            records.entry(place).or_insert_with(fresh).rows.push(row);
         }
     }
     records
 }
 
-/// Sums the ledgers of all control planes over the hours that touch [`start_ns`, `end_ns`); 0 means open.
+/// Sums the ledgers of all control planes over the hours that touch [`start_ns`, `end_ns`); 0 means open. Hours that have
+/// been folded are in the sum only where the start is open.
 pub(crate) async fn report(
     plane: &Plane,
     by: Grouping,
@@ -133,12 +198,14 @@ pub(crate) async fn report(
         end_ns.div_ceil(HOUR_NS)
     };
     let listing = plane.store.list(ENERGY).await?;
+    let folds = Folds::of(&listing.entries);
     let mut sum = EnergyLedger::new();
     for entry in &listing.entries {
-        let Some((name, hour, _)) = parse_key(&entry.key) else {
+        let Some((name, hour, instance)) = parse_key(&entry.key) else {
             continue;
         };
-        if name == plane.config.name || !(first..past).contains(&hour) {
+        let wanted = (first..past).contains(&hour) && !folds.count_no_more(name, hour, instance);
+        if name == plane.config.name || !wanted {
             continue;
         }
         let taken = serde_json::from_slice(&entry.versioned.value)

@@ -1,5 +1,6 @@
 use super::*;
 use equipoise_proto::v1::{EnergySource as Source, Model, Tier};
+use equipoise_store::Precondition;
 use equipoise_telemetry::Registry;
 use proptest::prelude::*;
 
@@ -195,6 +196,75 @@ fn activity_of_an_instance_without_a_meter_is_given_up_in_time() {
         (accounting.accounts.len(), accounting.metrics.dropped_activity.get()),
         (0, 1)
     );
+}
+
+/// Writes the marked records into the store as a control plane does.
+fn plane(accounting: Accounting, store: equipoise_store::SharedStore) -> Plane {
+    let mut registry = Registry::default();
+    let metrics = ControlMetrics::new(&mut registry);
+    Plane {
+        config: ControlPlaneConfig::default(),
+        store,
+        routing: parking_lot::Mutex::new(crate::routing::Routing::new(1)),
+        accounting: parking_lot::Mutex::new(accounting),
+        leases: dashmap::DashMap::new(),
+        changed: tokio::sync::Notify::new(),
+        metrics,
+        registry,
+        shutdown: tokio_util::sync::CancellationToken::new(),
+    }
+}
+
+#[tokio::test]
+async fn old_hours_are_folded_once_even_if_their_records_are_still_there() {
+    let store = equipoise_store::open("embedded").await.expect("opens");
+    let (old, recent) = (1000 * 3600, (1000 + HOURS_KEPT + 5) * 3600);
+    let mut accounting = accounting();
+    for start in [old, old + 3600, recent] {
+        accounting.take_energy(&instance("a"), &energy(start, start + 1, 1000, 400), start * SECOND);
+    }
+    accounting.settle_all();
+    let first = plane(accounting, store.clone());
+    persist(&first).await.expect("writes");
+    let hourly = store.list("energy/").await.expect("lists");
+    assert_eq!(hourly.entries.len(), 3);
+
+    first.accounting.lock().settle(recent * SECOND);
+    persist(&first).await.expect("writes");
+    let keys = async || {
+        let entries = store.list("energy/").await.expect("lists").entries;
+        entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>()
+    };
+    let folded = keys().await;
+    assert!(
+        folded.len() == 2 && folded[0] == "energy/control-plane/0/a",
+        "{folded:?}"
+    );
+    // As if the process had ended before it deleted them.
+    for entry in &hourly.entries {
+        store
+            .put(&entry.key, entry.versioned.value.clone(), Precondition::None, None)
+            .await
+            .expect("puts");
+    }
+    let metrics = ControlMetrics::new(&mut Registry::default());
+    let again = Accounting::load(&first.config, &*store, metrics).await.expect("loads");
+    let second = plane(again, store.clone());
+    assert_eq!(second.accounting.lock().total(), first.accounting.lock().total());
+    assert_eq!(second.accounting.lock().total().measured_mj, 3000);
+    let whole = report(&second, Grouping::Pool, 0, 0)
+        .await
+        .expect("reports")
+        .total
+        .expect("has a total");
+    let late = report(&second, Grouping::Pool, old * SECOND, 0)
+        .await
+        .expect("reports")
+        .total
+        .expect("has a total");
+    assert_eq!((whole.measured_mj, late.measured_mj), (3000, 1000));
+    persist(&second).await.expect("writes");
+    assert_eq!(keys().await, folded, "the leftovers are deleted");
 }
 
 proptest! {

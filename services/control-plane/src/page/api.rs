@@ -27,8 +27,8 @@ struct Summary {
     /// Instances whose draw is known.
     metered: usize,
     watts: f64,
-    /// Some of the draw is modelled, not metered.
-    modelled: bool,
+    /// The part of it that is modelled, not metered.
+    modelled_watts: f64,
 }
 
 /// What can be said about an instance's health.
@@ -168,7 +168,9 @@ fn summary(instances: &[InstanceBody]) -> Summary {
         if let Some(watts) = instance.watts {
             summary.metered += 1;
             summary.watts += watts;
-            summary.modelled |= instance.energy_source == Some("modelled");
+            if instance.energy_source == Some("modelled") {
+                summary.modelled_watts += watts;
+            }
         }
     }
     summary

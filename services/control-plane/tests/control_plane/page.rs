@@ -73,7 +73,7 @@ async fn the_page_and_its_data_answer() {
     let seen = fleet(page).await;
     assert_eq!(seen["summary"]["healthy"], 1);
     assert_eq!(seen["summary"]["running"], 3);
-    assert_eq!(seen["summary"]["modelled"], true);
+    assert_eq!(seen["summary"]["modelled_watts"], 200.0);
     assert_eq!(seen["instances"][0]["watts"], 200.0);
     assert_eq!(seen["instances"][1]["health"], "unhealthy");
     assert_eq!(
