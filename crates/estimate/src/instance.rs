@@ -56,12 +56,37 @@ pub struct Observation {
     pub output_tokens: Option<u32>,
 }
 
+/// How many requests an opaque engine was seen to serve at most.
+#[derive(Clone, Copy, Debug, Default)]
+struct SeenSlots {
+    /// The most it ran while others kept waiting.
+    known: Option<u32>,
+    most_running: u32,
+    waiting_samples: u32,
+}
+
+impl SeenSlots {
+    /// A request that has just arrived waits for the step to end: one sample with somebody waiting proves nothing, so
+    /// many in a row do.
+    const PROOF: u32 = 3;
+
+    fn observe(&mut self, running: u32, waiting: u32) {
+        self.most_running = self.most_running.max(running);
+        self.waiting_samples = if waiting > 0 && running > 0 { self.waiting_samples + 1 } else { 0 };
+        if self.waiting_samples >= Self::PROOF {
+            self.known = Some(self.most_running);
+        } else if let Some(known) = &mut self.known {
+            *known = self.most_running.max(*known);
+        }
+    }
+}
+
 /// Predicts latency and energy of one instance, and learns from what it observes. Bounded memory.
 #[derive(Clone, Debug)]
 pub struct InstanceEstimator {
     physics: Option<StepModel>,
     declared_slots: Option<u32>,
-    seen_slots: Option<u32>,
+    seen_slots: SeenSlots,
     ttft: Residual,
     tpot: Residual,
     energy: Residual,
@@ -74,7 +99,7 @@ impl InstanceEstimator {
         Self {
             physics,
             declared_slots,
-            seen_slots: None,
+            seen_slots: SeenSlots::default(),
             ttft: Residual::default(),
             tpot: Residual::default(),
             energy: Residual::default(),
@@ -87,12 +112,12 @@ impl InstanceEstimator {
         self.declared_slots = declared_slots;
     }
 
-    /// Requests the engine serves at the same time: declared, else seen, else of the engine model, else vLLM's default.
+    /// Requests the engine serves at the same time: declared, else of the engine model, else seen, else vLLM's default.
     #[must_use]
     pub fn slots(&self) -> u32 {
         self.declared_slots
-            .or(self.seen_slots)
             .or_else(|| self.physics.as_ref().map(|physics| physics.limits().max_num_seqs))
+            .or(self.seen_slots.known)
             .unwrap_or(nominal::SLOTS)
             .max(1)
     }
@@ -248,9 +273,7 @@ impl InstanceEstimator {
 
     /// Learns from a telemetry sample: an engine that lets requests wait is full, and its draw corrects the model's.
     pub fn observe_sample(&mut self, now: Timestamp, running: u32, waiting: u32, kv_tokens: u64, power: Option<Watts>) {
-        if waiting > 0 && running > 0 && self.declared_slots.is_none() {
-            self.seen_slots = Some(running);
-        }
+        self.seen_slots.observe(running, waiting);
         if let (Some(physics), Some(power)) = (&self.physics, power) {
             let idle = physics.idle_watts().0;
             let work = StepWork {

@@ -83,11 +83,20 @@ fn an_overdue_request_delays_the_next() {
 }
 
 #[test]
-fn slots_are_learned_from_an_engine_that_lets_requests_wait() {
+fn slots_are_learned_from_an_engine_that_keeps_requests_waiting() {
     let mut estimator = InstanceEstimator::new(None, None);
     assert_eq!(estimator.slots(), 256);
-    estimator.observe_sample(Timestamp::ZERO, 8, 3, 0, None);
+    for (running, waiting) in [(1, 1), (8, 2), (7, 0), (8, 3), (8, 1)] {
+        estimator.observe_sample(Timestamp::ZERO, running, waiting, 0, None);
+        assert_eq!(estimator.slots(), 256, "somebody waited now and then");
+    }
+    estimator.observe_sample(Timestamp::ZERO, 7, 4, 0, None);
     assert_eq!(estimator.slots(), 8);
+    let mut described = llama_on_h100();
+    for _ in 0..9 {
+        described.observe_sample(Timestamp::ZERO, 8, 3, 0, None);
+    }
+    assert_eq!(described.slots(), 256, "what is known is not unlearned");
 }
 
 #[test]
