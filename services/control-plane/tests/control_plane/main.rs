@@ -6,4 +6,5 @@ mod energy;
 mod harness;
 mod page;
 mod registry;
+mod store_away;
 mod watching;
