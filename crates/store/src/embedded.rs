@@ -8,10 +8,7 @@ mod state;
 
 use self::state::State;
 use crate::store::{check_entry, check_key};
-use crate::{
-    Lease, LeaseId, Listing, Precondition, Revision, Store, StoreError, StoreFuture, Versioned,
-    Watch,
-};
+use crate::{Lease, LeaseId, Listing, Precondition, Revision, Store, StoreError, StoreFuture, Versioned, Watch};
 use bytes::Bytes;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -91,16 +88,14 @@ impl EmbeddedStore {
             .map_err(|error| cannot_open(error.to_string()))?;
         std::thread::Builder::new()
             .name("embedded-store".to_owned())
-            .spawn(
-                move || match State::open(place.as_deref(), Instant::now()) {
-                    Ok(state) => {
-                        if opened.send(Ok(())).is_ok() {
-                            runtime.block_on(run(state, receiver));
-                        }
+            .spawn(move || match State::open(place.as_deref(), Instant::now()) {
+                Ok(state) => {
+                    if opened.send(Ok(())).is_ok() {
+                        runtime.block_on(run(state, receiver));
                     }
-                    Err(error) => drop(opened.send(Err(error))),
-                },
-            )
+                }
+                Err(error) => drop(opened.send(Err(error))),
+            })
             .map_err(|error| cannot_open(error.to_string()))?;
         outcome
             .await
@@ -176,11 +171,7 @@ fn answer(state: &mut State, command: Command) {
         Command::Grant { ttl, reply } => drop(reply.send(state.grant(ttl, now))),
         Command::KeepAlive { lease, reply } => drop(reply.send(state.keep_alive(lease, now))),
         Command::Revoke { lease, reply } => drop(reply.send(state.revoke(lease))),
-        Command::Watch {
-            prefix,
-            after,
-            reply,
-        } => drop(reply.send(state.watch(&prefix, after))),
+        Command::Watch { prefix, after, reply } => drop(reply.send(state.watch(&prefix, after))),
         Command::Close { reply } => drop(reply.send(Ok(()))),
     }
 }

@@ -73,9 +73,7 @@ pub enum StoreError {
         reason: String,
     },
     /// The database failed while it was open.
-    #[error(
-        "the embedded store failed to {operation} ({reason}): check disk space and the file's permissions"
-    )]
+    #[error("the embedded store failed to {operation} ({reason}): check disk space and the file's permissions")]
     Database {
         /// What was tried.
         operation: String,

@@ -8,13 +8,12 @@ mod failure;
 use self::failure::{is_lease_gone, store_error};
 use crate::store::{check_entry, check_key};
 use crate::{
-    Entry, Event, Lease, LeaseId, Listing, Precondition, Revision, Store, StoreError, StoreFuture,
-    Versioned, Watch,
+    Entry, Event, Lease, LeaseId, Listing, Precondition, Revision, Store, StoreError, StoreFuture, Versioned, Watch,
 };
 use bytes::Bytes;
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, EventType, GetOptions, KeyValue, PutOptions, Txn,
-    TxnOp, TxnOpResponse, WatchOptions, WatchStream,
+    Client, Compare, CompareOp, ConnectOptions, EventType, GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse,
+    WatchOptions, WatchStream,
 };
 use std::future::Future;
 use std::time::Duration;
@@ -63,11 +62,7 @@ impl EtcdStore {
             closed: watch::Sender::new(false),
         };
         let mut kv = store.client.kv_client();
-        bounded(
-            &operation,
-            kv.get(prefix, Some(GetOptions::new().with_count_only())),
-        )
-        .await?;
+        bounded(&operation, kv.get(prefix, Some(GetOptions::new().with_count_only()))).await?;
         Ok(store)
     }
 
@@ -96,11 +91,7 @@ impl EtcdStore {
             Precondition::None => Vec::new(),
             Precondition::DoesNotExist => vec![Compare::version(full.clone(), CompareOp::Equal, 0)],
             Precondition::MatchesVersion(version) => {
-                vec![Compare::mod_revision(
-                    full.clone(),
-                    CompareOp::Equal,
-                    signed(version),
-                )]
+                vec![Compare::mod_revision(full.clone(), CompareOp::Equal, signed(version))]
             }
         };
         let transaction = Txn::new()
@@ -114,9 +105,7 @@ impl EtcdStore {
             return Ok((revision_of(answer.header()), first));
         }
         let found = match first {
-            Some(TxnOpResponse::Get(get)) => {
-                get.kvs().first().map(|kv| unsigned(kv.mod_revision()))
-            }
+            Some(TxnOpResponse::Get(get)) => get.kvs().first().map(|kv| unsigned(kv.mod_revision())),
             _ => None,
         };
         Err(StoreError::PreconditionFailed {
@@ -212,11 +201,7 @@ async fn forward(
                 break lost(message.cancel_reason().to_owned());
             }
             Ok(Some(message)) => {
-                for event in message
-                    .events()
-                    .iter()
-                    .filter_map(|raw| event(raw, &prefix))
-                {
+                for event in message.events().iter().filter_map(|raw| event(raw, &prefix)) {
                     if events.send(Ok(event)).await.is_err() {
                         return;
                     }
@@ -238,24 +223,16 @@ impl Store for EtcdStore {
         Box::pin(async move {
             check_key(key)?;
             let mut client = self.client()?;
-            let answer =
-                bounded(&format!("read {key:?}"), client.get(self.full(key), None)).await?;
+            let answer = bounded(&format!("read {key:?}"), client.get(self.full(key), None)).await?;
             Ok(answer.kvs().first().map(versioned))
         })
     }
 
     fn list<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Listing> {
         Box::pin(async move {
-            let mut kv = self
-                .client()?
-                .kv_client()
-                .max_decoding_message_size(LIMIT_ANSWER_BYTES);
+            let mut kv = self.client()?.kv_client().max_decoding_message_size(LIMIT_ANSWER_BYTES);
             let options = GetOptions::new().with_prefix();
-            let answer = bounded(
-                &format!("list {prefix:?}"),
-                kv.get(self.full(prefix), Some(options)),
-            )
-            .await?;
+            let answer = bounded(&format!("list {prefix:?}"), kv.get(self.full(prefix), Some(options))).await?;
             let entry = |kv: &KeyValue| {
                 Some(Entry {
                     key: short_key(kv, &self.prefix)?,
@@ -283,9 +260,7 @@ impl Store for EtcdStore {
             let outcome = self.guarded("put", key, precondition, change).await;
             match (outcome, lease) {
                 (Ok((revision, _)), _) => Ok(revision),
-                (Err(StoreError::Refused { reason, .. }), Some(lease))
-                    if is_lease_gone(&reason) =>
-                {
+                (Err(StoreError::Refused { reason, .. }), Some(lease)) if is_lease_gone(&reason) => {
                     Err(StoreError::LeaseGone { lease })
                 }
                 (Err(error), _) => Err(error),
@@ -307,11 +282,7 @@ impl Store for EtcdStore {
             // etcd counts whole seconds: round up, so that no lease is shorter than asked for.
             let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
             let mut client = self.client()?;
-            let answer = bounded(
-                "grant a lease",
-                client.lease_grant(signed(seconds.max(1)), None),
-            )
-            .await?;
+            let answer = bounded("grant a lease", client.lease_grant(signed(seconds.max(1)), None)).await?;
             Ok(Lease {
                 id: LeaseId(unsigned(answer.id())),
                 ttl: Duration::from_secs(unsigned(answer.ttl())),
@@ -350,17 +321,10 @@ impl Store for EtcdStore {
                 .with_start_revision(signed(after.saturating_add(1)));
             let mut client = self.client()?;
             let operation = format!("watch {prefix:?}");
-            let stream =
-                bounded(&operation, client.watch(self.full(prefix), Some(options))).await?;
+            let stream = bounded(&operation, client.watch(self.full(prefix), Some(options))).await?;
             let (events, receiver) = mpsc::channel(WATCH_QUEUE);
             let closed = self.closed.subscribe();
-            tokio::spawn(forward(
-                stream,
-                self.prefix.clone(),
-                prefix.to_owned(),
-                events,
-                closed,
-            ));
+            tokio::spawn(forward(stream, self.prefix.clone(), prefix.to_owned(), events, closed));
             Ok(Watch::new(prefix, receiver))
         })
     }

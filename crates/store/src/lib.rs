@@ -17,8 +17,8 @@ mod watch;
 
 pub use error::StoreError;
 pub use store::{
-    Entry, LIMIT_VALUE_BYTES, Lease, LeaseId, Listing, Precondition, Revision, SharedStore, Store,
-    StoreFuture, Versioned,
+    Entry, LIMIT_VALUE_BYTES, Lease, LeaseId, Listing, Precondition, Revision, SharedStore, Store, StoreFuture,
+    Versioned,
 };
 pub use url::open;
 pub use watch::{Event, Watch};

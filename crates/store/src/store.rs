@@ -141,9 +141,7 @@ pub(crate) fn check_entry(key: &str, value: &[u8]) -> Result<(), StoreError> {
 /// Refuses keys outside the contract.
 pub(crate) fn check_key(key: &str) -> Result<(), StoreError> {
     if key.is_empty() || key.contains('\0') {
-        return Err(StoreError::InvalidKey {
-            key: key.to_owned(),
-        });
+        return Err(StoreError::InvalidKey { key: key.to_owned() });
     }
     Ok(())
 }

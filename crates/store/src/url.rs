@@ -14,10 +14,7 @@ const DEFAULT_PREFIX: &str = "/equipoise/";
 enum Target {
     Memory,
     File(String),
-    Etcd {
-        endpoints: Vec<String>,
-        prefix: String,
-    },
+    Etcd { endpoints: Vec<String>, prefix: String },
 }
 
 /// Opens the store that `url` names: `embedded` (in memory), `embedded:PATH` (a file, made if it does not exist) or
@@ -30,9 +27,7 @@ pub async fn open(url: &str) -> Result<SharedStore, StoreError> {
     Ok(match parse(url)? {
         Target::Memory => Arc::new(EmbeddedStore::open(None).await?),
         Target::File(path) => Arc::new(EmbeddedStore::open(Some(Path::new(&path))).await?),
-        Target::Etcd { endpoints, prefix } => {
-            Arc::new(EtcdStore::connect(&endpoints, &prefix).await?)
-        }
+        Target::Etcd { endpoints, prefix } => Arc::new(EtcdStore::connect(&endpoints, &prefix).await?),
     })
 }
 
@@ -55,9 +50,7 @@ fn parse(url: &str) -> Result<Target, StoreError> {
         return Err(invalid("the scheme is not known"));
     };
     if rest.contains(['@', '?', '#']) {
-        return Err(invalid(
-            "users, passwords and parameters are not understood",
-        ));
+        return Err(invalid("users, passwords and parameters are not understood"));
     }
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut endpoints = Vec::new();
@@ -85,10 +78,7 @@ mod tests {
     use super::*;
 
     fn etcd(endpoints: &[&str], prefix: &str) -> Target {
-        let endpoints = endpoints
-            .iter()
-            .map(|&endpoint| endpoint.to_owned())
-            .collect();
+        let endpoints = endpoints.iter().map(|&endpoint| endpoint.to_owned()).collect();
         Target::Etcd {
             endpoints,
             prefix: prefix.to_owned(),
@@ -108,10 +98,7 @@ mod tests {
             etcd(&["http://a:2379"], "/equipoise/")
         );
         let two = etcd(&["http://a:1", "http://[::1]:2"], "/equipoise/staging/");
-        assert_eq!(
-            parse("etcd://a:1,[::1]:2/equipoise/staging").expect("valid"),
-            two
-        );
+        assert_eq!(parse("etcd://a:1,[::1]:2/equipoise/staging").expect("valid"), two);
     }
 
     #[test]

@@ -65,29 +65,16 @@ async fn preconditions(store: &SharedStore) {
     );
     assert!(!error.retryable());
     let second = store
-        .put(
-            "cas/a",
-            bytes("2"),
-            Precondition::MatchesVersion(first),
-            None,
-        )
+        .put("cas/a", bytes("2"), Precondition::MatchesVersion(first), None)
         .await
         .expect("matches");
     assert!(second > first);
     store
-        .put(
-            "cas/a",
-            bytes("3"),
-            Precondition::MatchesVersion(first),
-            None,
-        )
+        .put("cas/a", bytes("3"), Precondition::MatchesVersion(first), None)
         .await
         .expect_err("is stale");
     let found = store.get("cas/a").await.expect("reads").expect("exists");
-    assert_eq!(
-        (found.value, found.version, found.lease),
-        (bytes("2"), second, None)
-    );
+    assert_eq!((found.value, found.version, found.lease), (bytes("2"), second, None));
     store
         .delete("cas/a", Precondition::MatchesVersion(first))
         .await
@@ -110,9 +97,7 @@ async fn preconditions(store: &SharedStore) {
 async fn limits(store: &SharedStore) {
     let long = Bytes::from(vec![0; equipoise_store::LIMIT_VALUE_BYTES + 1]);
     assert!(matches!(
-        store
-            .put("limits/a", long.clone(), Precondition::None, None)
-            .await,
+        store.put("limits/a", long.clone(), Precondition::None, None).await,
         Err(StoreError::ValueTooLarge { .. })
     ));
     let longest = long.slice(1..);
@@ -121,19 +106,11 @@ async fn limits(store: &SharedStore) {
         .await
         .expect("the longest value");
     assert_eq!(
-        store
-            .get("limits/a")
-            .await
-            .expect("reads")
-            .expect("exists")
-            .value,
+        store.get("limits/a").await.expect("reads").expect("exists").value,
         longest
     );
     for key in ["", "a\0b"] {
-        assert!(matches!(
-            store.get(key).await,
-            Err(StoreError::InvalidKey { .. })
-        ));
+        assert!(matches!(store.get(key).await, Err(StoreError::InvalidKey { .. })));
         assert!(matches!(
             store.put(key, bytes("x"), Precondition::None, None).await,
             Err(StoreError::InvalidKey { .. })
@@ -172,20 +149,13 @@ async fn watching(store: &SharedStore) {
     let start = put(store, "watch/a", "1").await;
     let second = put(store, "watch/a", "2").await;
     put(store, "other/a", "x").await;
-    store
-        .delete("watch/a", Precondition::None)
-        .await
-        .expect("deletes");
+    store.delete("watch/a", Precondition::None).await.expect("deletes");
     // From the past, then on.
     let mut watch = store.watch("watch/", start).await.expect("watches");
     match next(&mut watch).await.expect("the second put") {
         Event::Put(entry) => {
             assert_eq!(
-                (
-                    entry.key.as_str(),
-                    &*entry.versioned.value,
-                    entry.versioned.version
-                ),
+                (entry.key.as_str(), &*entry.versioned.value, entry.versioned.version),
                 ("watch/a", &b"2"[..], second)
             );
         }
@@ -196,32 +166,17 @@ async fn watching(store: &SharedStore) {
         other @ Event::Put(_) => panic!("{other:?}"),
     }
     let third = put(store, "watch/b", "3").await;
-    assert_eq!(
-        next(&mut watch).await.expect("the live put").revision(),
-        third
-    );
+    assert_eq!(next(&mut watch).await.expect("the live put").revision(), third);
     // From a listing, nothing of what it holds comes again.
     let listing = store.list("watch/").await.expect("lists");
-    let mut watch = store
-        .watch("watch/", listing.revision)
-        .await
-        .expect("watches");
+    let mut watch = store.watch("watch/", listing.revision).await.expect("watches");
     let fourth = put(store, "watch/b", "4").await;
-    assert_eq!(
-        next(&mut watch).await.expect("the next put").revision(),
-        fourth
-    );
+    assert_eq!(next(&mut watch).await.expect("the next put").revision(), fourth);
 }
 
 async fn leases(store: &SharedStore) {
-    let short = store
-        .grant_lease(Duration::from_millis(1500))
-        .await
-        .expect("grants");
-    let kept = store
-        .grant_lease(Duration::from_secs(2))
-        .await
-        .expect("grants");
+    let short = store.grant_lease(Duration::from_millis(1500)).await.expect("grants");
+    let kept = store.grant_lease(Duration::from_secs(2)).await.expect("grants");
     assert!(short.ttl >= Duration::from_millis(1500) && short.id != kept.id);
     for (key, lease) in [
         ("lease/ends", short.id),
@@ -234,12 +189,7 @@ async fn leases(store: &SharedStore) {
             .expect("puts");
     }
     assert_eq!(
-        store
-            .get("lease/ends")
-            .await
-            .expect("reads")
-            .expect("exists")
-            .lease,
+        store.get("lease/ends").await.expect("reads").expect("exists").lease,
         Some(short.id)
     );
     // A put without the lease frees the key from it.
@@ -261,28 +211,17 @@ async fn leases(store: &SharedStore) {
         "{event:?}"
     );
     assert_eq!(keys(store, "lease/").await, ["lease/freed", "lease/stays"]);
-    assert!(
-        matches!(store.keep_alive(short.id).await, Err(StoreError::LeaseGone { lease }) if lease == short.id)
-    );
+    assert!(matches!(store.keep_alive(short.id).await, Err(StoreError::LeaseGone { lease }) if lease == short.id));
     let gone = store
         .put("lease/late", bytes("x"), Precondition::None, Some(short.id))
         .await;
-    assert!(
-        matches!(gone, Err(StoreError::LeaseGone { .. })),
-        "{gone:?}"
-    );
+    assert!(matches!(gone, Err(StoreError::LeaseGone { .. })), "{gone:?}");
     store.keep_alive(kept.id).await.expect("is still alive");
     store.revoke_lease(kept.id).await.expect("revokes");
     assert_eq!(keys(store, "lease/").await, ["lease/freed"]);
-    store
-        .revoke_lease(kept.id)
-        .await
-        .expect("revoking twice is no error");
+    store.revoke_lease(kept.id).await.expect("revoking twice is no error");
     let never = store.keep_alive(LeaseId(123_456_789)).await;
-    assert!(
-        matches!(never, Err(StoreError::LeaseGone { .. })),
-        "{never:?}"
-    );
+    assert!(matches!(never, Err(StoreError::LeaseGone { .. })), "{never:?}");
 }
 
 async fn closing(store: &SharedStore) {
@@ -293,10 +232,7 @@ async fn closing(store: &SharedStore) {
     store.close().await.expect("closes");
     let error = next(&mut watch).await.expect_err("ended");
     assert!(error.to_string().contains("list again"), "{error}");
-    assert!(matches!(
-        store.get("close/a").await,
-        Err(StoreError::Closed)
-    ));
+    assert!(matches!(store.get("close/a").await, Err(StoreError::Closed)));
     store.close().await.expect("closing twice is no error");
 }
 
@@ -317,10 +253,7 @@ async fn embedded_in_memory() {
 #[tokio::test]
 async fn embedded_file() {
     let folder = tempfile::tempdir().expect("a folder");
-    let url = format!(
-        "embedded:{}",
-        folder.path().join("new/folder/store.redb").display()
-    );
+    let url = format!("embedded:{}", folder.path().join("new/folder/store.redb").display());
     whole_contract(open(&url).await.expect("opens")).await;
 }
 
@@ -329,10 +262,7 @@ async fn embedded_keeps_data_and_leases_over_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let url = format!("embedded:{}", folder.path().join("store.redb").display());
     let store = open(&url).await.expect("opens");
-    let lease = store
-        .grant_lease(Duration::from_millis(1200))
-        .await
-        .expect("grants");
+    let lease = store.grant_lease(Duration::from_millis(1200)).await.expect("grants");
     let version = store
         .put("a", bytes("1"), Precondition::None, Some(lease.id))
         .await
@@ -343,16 +273,9 @@ async fn embedded_keeps_data_and_leases_over_a_restart() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
 
     let store = open(&url).await.expect("opens again");
-    let found = store
-        .get("a")
-        .await
-        .expect("reads")
-        .expect("is still there");
+    let found = store.get("a").await.expect("reads").expect("is still there");
     assert_eq!((found.version, found.lease), (version, Some(lease.id)));
-    store
-        .keep_alive(lease.id)
-        .await
-        .expect("the lease is alive");
+    store.keep_alive(lease.id).await.expect("the lease is alive");
     let listing = store.list("").await.expect("lists");
     assert_eq!(listing.entries.len(), 2);
     let lost = store
@@ -362,14 +285,8 @@ async fn embedded_keeps_data_and_leases_over_a_restart() {
     assert!(matches!(lost, StoreError::WatchLost { .. }), "{lost}");
     let mut watch = store.watch("", listing.revision).await.expect("watches");
     let event = next(&mut watch).await.expect("the lease ends");
-    assert!(
-        matches!(&event, Event::Delete { key, .. } if key == "a"),
-        "{event:?}"
-    );
-    let fresh = store
-        .grant_lease(Duration::from_secs(5))
-        .await
-        .expect("grants");
+    assert!(matches!(&event, Event::Delete { key, .. } if key == "a"), "{event:?}");
+    let fresh = store.grant_lease(Duration::from_secs(5)).await.expect("grants");
     assert_ne!(fresh.id, lease.id, "lease ids are not used again");
 }
 
@@ -426,25 +343,9 @@ fn spawn_etcd(folder: tempfile::TempDir, client_port: u16) -> Option<Etcd> {
     let client = format!("http://127.0.0.1:{client_port}");
     let peer = format!("http://127.0.0.1:{}", free_port());
     let spawned = Command::new("etcd")
-        .args([
-            "--name",
-            "test",
-            "--log-level",
-            "error",
-            "--unsafe-no-fsync=true",
-        ])
-        .args([
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-        ])
-        .args([
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-        ])
+        .args(["--name", "test", "--log-level", "error", "--unsafe-no-fsync=true"])
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .args(["--initial-cluster", &format!("test={peer}")])
         .arg("--data-dir")
         .arg(folder.path().join("data"))
@@ -458,10 +359,7 @@ fn spawn_etcd(folder: tempfile::TempDir, client_port: u16) -> Option<Etcd> {
             folder,
         }),
         Err(error) => {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "CI must have etcd: {error}"
-            );
+            assert!(std::env::var_os("CI").is_none(), "CI must have etcd: {error}");
             eprintln!("SKIPPED: no etcd on the PATH ({error}); the etcd store was NOT tested");
             None
         }
@@ -530,8 +428,5 @@ async fn etcd_going_away_is_an_error_and_coming_back_heals() {
 async fn an_etcd_that_does_not_answer_is_named() {
     let url = format!("etcd://127.0.0.1:{}", free_port());
     let error = open(&url).await.expect_err("nobody is there");
-    assert!(
-        error.retryable() && error.to_string().contains("127.0.0.1"),
-        "{error}"
-    );
+    assert!(error.retryable() && error.to_string().contains("127.0.0.1"), "{error}");
 }

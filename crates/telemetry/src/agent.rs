@@ -60,9 +60,7 @@ impl AgentMetrics {
     /// Sets a GPU's board draw, milliwatts.
     pub fn set_gpu_power(&self, gpu: &str, milliwatts: u32) {
         self.gpu_power
-            .get_or_create(&GpuLabel {
-                gpu: gpu.to_owned(),
-            })
+            .get_or_create(&GpuLabel { gpu: gpu.to_owned() })
             .set(i64::from(milliwatts));
     }
 

@@ -115,7 +115,7 @@ entries! {
     CONTROL_ENERGY, "equipoise_control_energy_millijoules_total", Counter, "millijoules", ["instance", "cause"],
         "Measured energy by where it went; the causes of an instance sum to what was measured";
     CONTROL_REJECTED_ENERGY, "equipoise_control_rejected_energy_samples_total", Counter, "samples", [],
-        "Energy samples that were not accounted: impossible, repeated or overlapping an earlier interval";
+        "Energy samples that were not accounted: impossible, sent twice, or of an instance that the node does not have";
     CONTROL_DROPPED_ACTIVITY, "equipoise_control_dropped_activity_total", Counter, "slices", [],
         "Activity slices given up because no energy interval came for them in time or too many waited";
     AGENT_CONNECTED, "equipoise_agent_control_plane_connected", Gauge, "boolean", [],
@@ -139,9 +139,7 @@ entries! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        AgentMetrics, ControlMetrics, Direction, EnergyCause, Outcome, RouterMetrics, exposition,
-    };
+    use crate::{AgentMetrics, ControlMetrics, Direction, EnergyCause, Outcome, RouterMetrics, exposition};
 
     #[test]
     fn every_entry_is_registered_and_every_registered_metric_is_an_entry() {

@@ -69,20 +69,15 @@ impl ControlMetrics {
     pub fn new(registry: &mut Registry) -> Self {
         Self {
             instances: catalogue::CONTROL_INSTANCES.register(registry, Gauge::default()),
-            healthy_instances: catalogue::CONTROL_HEALTHY_INSTANCES
-                .register(registry, Gauge::default()),
+            healthy_instances: catalogue::CONTROL_HEALTHY_INSTANCES.register(registry, Gauge::default()),
             leases: catalogue::CONTROL_LEASES.register(registry, Gauge::default()),
             routers: catalogue::CONTROL_ROUTERS.register(registry, Gauge::default()),
             watchers: catalogue::CONTROL_WATCHERS.register(registry, Gauge::default()),
-            watch_overflows: catalogue::CONTROL_WATCH_OVERFLOWS
-                .register(registry, Counter::default()),
-            telemetry_batches: catalogue::CONTROL_TELEMETRY_BATCHES
-                .register(registry, Counter::default()),
+            watch_overflows: catalogue::CONTROL_WATCH_OVERFLOWS.register(registry, Counter::default()),
+            telemetry_batches: catalogue::CONTROL_TELEMETRY_BATCHES.register(registry, Counter::default()),
             store_errors: catalogue::CONTROL_STORE_ERRORS.register(registry, Counter::default()),
-            rejected_energy: catalogue::CONTROL_REJECTED_ENERGY
-                .register(registry, Counter::default()),
-            dropped_activity: catalogue::CONTROL_DROPPED_ACTIVITY
-                .register(registry, Counter::default()),
+            rejected_energy: catalogue::CONTROL_REJECTED_ENERGY.register(registry, Counter::default()),
+            dropped_activity: catalogue::CONTROL_DROPPED_ACTIVITY.register(registry, Counter::default()),
             energy: catalogue::CONTROL_ENERGY.register(registry, Family::default()),
         }
     }

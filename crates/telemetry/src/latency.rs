@@ -36,8 +36,7 @@ impl LatencyHistogram {
     /// Takes a duration in; what lies outside the range counts at its edge.
     pub fn observe(&mut self, elapsed: Duration) {
         let value = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        self.microseconds
-            .saturating_record(value.clamp(RANGE_US.0, RANGE_US.1));
+        self.microseconds.saturating_record(value.clamp(RANGE_US.0, RANGE_US.1));
     }
 
     /// How many durations were taken in.

@@ -25,8 +25,7 @@ pub use router::{Direction, Outcome, RouterMetrics};
 pub use trace_context::TraceContext;
 
 /// The content type of [`exposition`].
-pub const EXPOSITION_CONTENT_TYPE: &str =
-    "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const EXPOSITION_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The registry in the OpenMetrics text format, as Prometheus scrapes it.
 ///

@@ -24,9 +24,7 @@ impl FromStr for LogFormat {
         match text {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            _ => Err(LoggingError::Format {
-                given: text.to_owned(),
-            }),
+            _ => Err(LoggingError::Format { given: text.to_owned() }),
         }
     }
 }
@@ -51,9 +49,7 @@ pub enum LoggingError {
         reason: String,
     },
     /// Something else in the process has set up logging.
-    #[error(
-        "logging was set up before in this process: call init_logging once, first thing in main"
-    )]
+    #[error("logging was set up before in this process: call init_logging once, first thing in main")]
     SetTwice,
 }
 
@@ -94,13 +90,8 @@ mod tests {
     #[test]
     fn a_bad_filter_is_named_and_an_empty_one_means_info() {
         assert_eq!(filter_from(" ").expect("default").to_string(), "info");
-        let error = filter_from("equipoise=loud")
-            .expect_err("no such level")
-            .to_string();
-        assert!(
-            error.contains("EQUIPOISE_LOG=\"equipoise=loud\""),
-            "{error}"
-        );
+        let error = filter_from("equipoise=loud").expect_err("no such level").to_string();
+        assert!(error.contains("EQUIPOISE_LOG=\"equipoise=loud\""), "{error}");
     }
 
     #[test]

@@ -104,8 +104,7 @@ impl RouterMetrics {
             decision: catalogue::ROUTER_DECISION.register(registry, decision_seconds),
             queue_length: catalogue::ROUTER_QUEUE_LENGTH.register(registry, Gauge::default()),
             retries: catalogue::ROUTER_RETRIES.register(registry, Counter::default()),
-            control_plane_connected: catalogue::ROUTER_CONTROL_PLANE_CONNECTED
-                .register(registry, Gauge::default()),
+            control_plane_connected: catalogue::ROUTER_CONTROL_PLANE_CONNECTED.register(registry, Gauge::default()),
         }
     }
 
@@ -156,8 +155,7 @@ impl RouterMetrics {
     /// The in-flight gauge of an instance; keep it where the instance is kept to save the look-up.
     #[must_use]
     pub fn in_flight(&self, instance: &str) -> Gauge {
-        self.in_flight
-            .get_or_create_owned(&InstanceLabel::new(instance))
+        self.in_flight.get_or_create_owned(&InstanceLabel::new(instance))
     }
 
     /// Stops exposing an instance that is gone.

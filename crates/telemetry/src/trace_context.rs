@@ -21,8 +21,7 @@ impl TraceContext {
     /// The context that a caller sent, if its `traceparent` is valid.
     #[must_use]
     pub fn extract(headers: &HeaderMap) -> Option<Self> {
-        let context = TraceContextPropagator::new()
-            .extract_with_context(&Context::new(), &Incoming::new(headers));
+        let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &Incoming::new(headers));
         let span = context.span().span_context().clone();
         span.is_valid().then_some(Self { span })
     }
@@ -153,21 +152,14 @@ mod tests {
     #[test]
     fn a_child_keeps_the_trace_and_changes_the_span() {
         let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
-        let incoming = headers(&[
-            ("traceparent", &parent),
-            ("tracestate", "a=1"),
-            ("tracestate", "b=2"),
-        ]);
+        let incoming = headers(&[("traceparent", &parent), ("tracestate", "a=1"), ("tracestate", "b=2")]);
         let child = TraceContext::continue_from(&incoming);
         assert_eq!(child.trace_id(), TRACE);
         assert_ne!(child.span_id(), "b7ad6b7169203331");
         assert!(child.is_sampled());
         let mut outgoing = headers(&[("tracestate", "old=1")]);
         child.inject(&mut outgoing);
-        assert_eq!(
-            outgoing["traceparent"],
-            format!("00-{TRACE}-{}-01", child.span_id())
-        );
+        assert_eq!(outgoing["traceparent"], format!("00-{TRACE}-{}-01", child.span_id()));
         assert_eq!(outgoing["tracestate"], "a=1,b=2");
         assert_eq!(outgoing.get_all("tracestate").iter().count(), 1);
     }

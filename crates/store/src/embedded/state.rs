@@ -4,9 +4,7 @@
 
 use super::leases::Leases;
 use crate::store::check_precondition;
-use crate::{
-    Entry, Event, Lease, LeaseId, Listing, Precondition, Revision, StoreError, Versioned, Watch,
-};
+use crate::{Entry, Event, Lease, LeaseId, Listing, Precondition, Revision, StoreError, Versioned, Watch};
 use bytes::Bytes;
 use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -74,16 +72,13 @@ impl State {
             None => Database::builder().create_with_backend(InMemoryBackend::new()),
             Some(path) => {
                 if let Some(folder) = path.parent() {
-                    std::fs::create_dir_all(folder)
-                        .map_err(|error| cannot_open(error.to_string()))?;
+                    std::fs::create_dir_all(folder).map_err(|error| cannot_open(error.to_string()))?;
                 }
                 Database::create(path)
             }
         };
         let database = database.map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::AlreadyOpen {
-                path: shown.clone(),
-            },
+            DatabaseError::DatabaseAlreadyOpen => StoreError::AlreadyOpen { path: shown.clone() },
             other => cannot_open(other.to_string()),
         })?;
         let mut state = Self {
@@ -95,9 +90,7 @@ impl State {
             oldest_start: 0,
             watchers: Vec::new(),
         };
-        state
-            .load(now)
-            .map_err(|error| cannot_open(error.to_string()))?;
+        state.load(now).map_err(|error| cannot_open(error.to_string()))?;
         Ok(state)
     }
 
@@ -108,23 +101,17 @@ impl State {
             let keys = transaction.open_table(KEYS)?;
             let leases = transaction.open_table(LEASES)?;
             let counters = transaction.open_table(COUNTERS)?;
-            self.revision = counters
-                .get("revision")?
-                .map_or(0, |counter| counter.value());
+            self.revision = counters.get("revision")?.map_or(0, |counter| counter.value());
             self.last_lease = counters.get("lease")?.map_or(0, |counter| counter.value());
             self.oldest_start = self.revision;
             for row in leases.iter()? {
                 let (lease, ttl_ms) = row?;
-                self.leases.insert(
-                    LeaseId(lease.value()),
-                    Duration::from_millis(ttl_ms.value()),
-                    now,
-                );
+                self.leases
+                    .insert(LeaseId(lease.value()), Duration::from_millis(ttl_ms.value()), now);
             }
             for row in keys.iter()? {
                 let (key, value) = row?;
-                self.leases
-                    .move_key(key.value(), None, lease_of(value.value().1));
+                self.leases.move_key(key.value(), None, lease_of(value.value().1));
             }
         }
         transaction.commit()?;
@@ -187,25 +174,18 @@ impl State {
             return Err(StoreError::LeaseGone { lease });
         }
         let before = self.get(key)?;
-        check_precondition(
-            key,
-            precondition,
-            before.as_ref().map(|before| before.version),
-        )?;
+        check_precondition(key, precondition, before.as_ref().map(|before| before.version))?;
         let revision = self.revision + 1;
         let write = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
             let row = (revision, lease.map_or(0, |lease| lease.0), &*value);
             transaction.open_table(KEYS)?.insert(key, row)?;
-            transaction
-                .open_table(COUNTERS)?
-                .insert("revision", revision)?;
+            transaction.open_table(COUNTERS)?.insert("revision", revision)?;
             Ok(transaction.commit()?)
         };
         write().map_err(failed("put", key))?;
         self.revision = revision;
-        self.leases
-            .move_key(key, before.and_then(|before| before.lease), lease);
+        self.leases.move_key(key, before.and_then(|before| before.lease), lease);
         let versioned = Versioned {
             value,
             version: revision,
@@ -218,17 +198,9 @@ impl State {
         Ok(revision)
     }
 
-    pub(super) fn delete(
-        &mut self,
-        key: &str,
-        precondition: Precondition,
-    ) -> Result<bool, StoreError> {
+    pub(super) fn delete(&mut self, key: &str, precondition: Precondition) -> Result<bool, StoreError> {
         let before = self.get(key)?;
-        check_precondition(
-            key,
-            precondition,
-            before.as_ref().map(|before| before.version),
-        )?;
+        check_precondition(key, precondition, before.as_ref().map(|before| before.version))?;
         let Some(before) = before else {
             return Ok(false);
         };
@@ -236,9 +208,7 @@ impl State {
         let write = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
             transaction.open_table(KEYS)?.remove(key)?;
-            transaction
-                .open_table(COUNTERS)?
-                .insert("revision", revision)?;
+            transaction.open_table(COUNTERS)?.insert("revision", revision)?;
             Ok(transaction.commit()?)
         };
         write().map_err(failed("delete", key))?;
@@ -264,10 +234,7 @@ impl State {
         write().map_err(failed("grant a lease", ""))?;
         self.last_lease = id;
         self.leases.insert(LeaseId(id), ttl, now);
-        Ok(Lease {
-            id: LeaseId(id),
-            ttl,
-        })
+        Ok(Lease { id: LeaseId(id), ttl })
     }
 
     /// Writes nothing: deadlines live in memory, and a restart gives every lease its full life.
@@ -295,9 +262,7 @@ impl State {
                 }
             }
             transaction.open_table(LEASES)?.remove(lease.0)?;
-            transaction
-                .open_table(COUNTERS)?
-                .insert("revision", revision)?;
+            transaction.open_table(COUNTERS)?.insert("revision", revision)?;
             Ok(transaction.commit()?)
         };
         write().map_err(failed("end a lease", ""))?;
@@ -350,8 +315,7 @@ impl State {
     /// Tells watchers and remembers. A watcher that is full is cut off: it must list again.
     fn publish(&mut self, event: Event) {
         self.watchers.retain(|watcher| {
-            !event.key().starts_with(&watcher.prefix)
-                || watcher.events.try_send(Ok(event.clone())).is_ok()
+            !event.key().starts_with(&watcher.prefix) || watcher.events.try_send(Ok(event.clone())).is_ok()
         });
         self.history.push_back(event);
         if self.history.len() > HISTORY

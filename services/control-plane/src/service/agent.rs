@@ -99,6 +99,8 @@ async fn take_batch(plane: &Plane, batch: TelemetryBatch) -> Result<TelemetryAck
             {
                 fleet.take_energy(&energy, now);
                 metered.push((instance, energy));
+            } else {
+                plane.metrics.rejected_energy.inc();
             }
         }
     }

@@ -26,19 +26,12 @@ fn a_watcher_that_does_not_listen_is_cut_off_and_told_so() {
     let mut state = State::open(None, Instant::now()).expect("opens");
     let mut watch = state.watch("", 0).expect("watches");
     for _ in 0..WATCH_QUEUE + 1 {
-        state
-            .put("a", bytes("x"), Precondition::None, None)
-            .expect("puts");
+        state.put("a", bytes("x"), Precondition::None, None).expect("puts");
     }
     assert!(state.watchers.is_empty());
     assert_eq!(drain(&mut watch).len(), WATCH_QUEUE);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("runtime");
-    let error = runtime
-        .block_on(watch.next())
-        .expect_err("lost")
-        .to_string();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    let error = runtime.block_on(watch.next()).expect_err("lost").to_string();
     assert!(error.contains("list again"), "{error}");
 }
 
@@ -46,9 +39,7 @@ fn a_watcher_that_does_not_listen_is_cut_off_and_told_so() {
 fn a_watch_from_a_forgotten_revision_is_refused() {
     let mut state = State::open(None, Instant::now()).expect("opens");
     for _ in 0..HISTORY + 10 {
-        state
-            .put("a", bytes("x"), Precondition::None, None)
-            .expect("puts");
+        state.put("a", bytes("x"), Precondition::None, None).expect("puts");
     }
     let error = state.watch("", 9).expect_err("forgotten").to_string();
     assert!(error.contains("list again"), "{error}");
@@ -128,10 +119,7 @@ impl Model {
             Condition::Absent => (Precondition::DoesNotExist, found.is_none()),
             Condition::Version(off) => {
                 let version = found.unwrap_or(0) + u64::from(off);
-                (
-                    Precondition::MatchesVersion(version),
-                    found == Some(version),
-                )
+                (Precondition::MatchesVersion(version), found == Some(version))
             }
         }
     }
@@ -155,17 +143,9 @@ fn step(state: &mut State, model: &mut Model, action: &Act, now: &mut Instant) {
             let key = format!("k/{key}");
             let (precondition, holds) = model.precondition(&key, condition);
             let lease = lease.map(u64::from);
-            let outcome = state.put(
-                &key,
-                Bytes::from(vec![value]),
-                precondition,
-                lease.map(LeaseId),
-            );
+            let outcome = state.put(&key, Bytes::from(vec![value]), precondition, lease.map(LeaseId));
             if lease.is_some_and(|lease| !model.leases.contains_key(&lease)) {
-                assert!(
-                    matches!(outcome, Err(StoreError::LeaseGone { .. })),
-                    "{outcome:?}"
-                );
+                assert!(matches!(outcome, Err(StoreError::LeaseGone { .. })), "{outcome:?}");
             } else if holds {
                 model.revision += 1;
                 assert_eq!(outcome.expect("holds"), model.revision);
@@ -193,12 +173,8 @@ fn step(state: &mut State, model: &mut Model, action: &Act, now: &mut Instant) {
             }
         }
         Act::Grant { seconds } => {
-            let lease = state
-                .grant(Duration::from_secs(seconds.into()), *now)
-                .expect("grants");
-            model
-                .leases
-                .insert(lease.id.0, (lease.ttl, *now + lease.ttl));
+            let lease = state.grant(Duration::from_secs(seconds.into()), *now).expect("grants");
+            model.leases.insert(lease.id.0, (lease.ttl, *now + lease.ttl));
         }
         Act::KeepAlive { lease } => {
             let outcome = state.keep_alive(LeaseId(lease.into()), *now);
