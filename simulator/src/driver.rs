@@ -378,6 +378,7 @@ fn refusal_name(reason: &Refusal) -> &'static str {
         Refusal::Unavailable { .. } => "unavailable",
         Refusal::QueueFull { .. } => "queue full",
         Refusal::QueueTimeout { .. } => "queue timeout",
+        Refusal::Overloaded { .. } => "overloaded",
         Refusal::Exhausted { .. } => "exhausted",
     }
 }

@@ -153,6 +153,14 @@ pub enum Refusal {
         /// When trying again makes sense.
         retry_after_s: u32,
     },
+    /// Every try found the engines without room.
+    #[error("the engines have no room: {attempts} refused, the last was instance {instance}; retry in a moment")]
+    Overloaded {
+        /// How many.
+        attempts: u32,
+        /// The last instance tried.
+        instance: String,
+    },
     /// Every try failed.
     #[error("{attempts} attempts failed, the last at instance {instance}")]
     Exhausted {

@@ -103,23 +103,21 @@ impl Decision<'_> {
     }
 
     fn refuse(&self, request: &Request, verdicts: &Verdicts) -> Placement {
+        let reasons = verdicts.reasons();
+        // A router that has just started knows nobody yet: that is no fault of the request.
+        if self.fleet.iter().all(|instance| !instance.present) {
+            return Placement::Refuse(Refusal::Unavailable { reasons });
+        }
         if let Target::Model(model) = &request.target
             && self.fleet.model_id(model).is_none()
         {
             let served: Vec<&str> = self.fleet.served_models().map(|model| model.name.as_str()).collect();
-            let served = if served.is_empty() {
-                "nothing yet".to_owned()
-            } else {
-                served.join(", ")
-            };
             return Placement::Refuse(Refusal::UnknownModel {
                 model: model.clone(),
-                served,
+                served: served.join(", "),
             });
         }
-        let reasons = verdicts.reasons();
-        let nobody = self.fleet.iter().all(|instance| !instance.present);
-        Placement::Refuse(if nobody || verdicts.is_outage() || verdicts.any_tried() {
+        Placement::Refuse(if verdicts.is_outage() || verdicts.any_tried() {
             Refusal::Unavailable { reasons }
         } else {
             Refusal::Infeasible { reasons }

@@ -13,6 +13,8 @@ pub(crate) struct Pending {
     pub(crate) arrived_at: Timestamp,
     /// Instances that failed it.
     pub(crate) tried: Vec<InstanceId>,
+    /// The last of them had no room; else it was at fault.
+    pub(crate) overloaded: bool,
 }
 
 /// Higher priority first, then who came first.

@@ -143,6 +143,7 @@ impl Scheduler {
                     request,
                     arrived_at: now,
                     tried: Vec::new(),
+                    overloaded: false,
                 });
             }
         }
@@ -202,7 +203,7 @@ impl Scheduler {
             Placement::Wait => self.wait(now, pending, actions),
             Placement::Refuse(reason) => {
                 let reason = match (reason, pending.tried.last()) {
-                    (Refusal::Unavailable { .. }, Some(last)) => self.exhausted(pending.tried.len(), *last),
+                    (Refusal::Unavailable { .. }, Some(_)) => self.exhausted(&pending),
                     (reason, _) => reason,
                 };
                 actions.push(Action::Refuse {
@@ -350,25 +351,26 @@ impl Scheduler {
         let released = self.fleet.abandoned(now, request, failure != Failure::Overloaded);
         if let (Some(booking), true) = (released, failure != Failure::Final) {
             pending.tried.push(booking.instance);
+            pending.overloaded = failure == Failure::Overloaded;
             if pending.tried.len() < self.config.attempts_max as usize {
                 self.begin_batch(now);
                 self.place(now, pending, actions);
             } else {
-                let reason = self.exhausted(pending.tried.len(), booking.instance);
+                let reason = self.exhausted(&pending);
                 actions.push(Action::Refuse { request, reason });
             }
         }
         self.serve_queue(now, actions);
     }
 
-    fn exhausted(&self, attempts: usize, last: InstanceId) -> Refusal {
-        let instance = self
-            .fleet
-            .instance(last)
-            .map_or_else(|| last.to_string(), |instance| instance.spec.name.clone());
-        Refusal::Exhausted {
-            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
-            instance,
+    fn exhausted(&self, pending: &Pending) -> Refusal {
+        let attempts = u32::try_from(pending.tried.len()).unwrap_or(u32::MAX);
+        let last = pending.tried.last().and_then(|last| self.fleet.instance(*last));
+        let instance = last.map_or_else(String::new, |instance| instance.spec.name.clone());
+        if pending.overloaded {
+            Refusal::Overloaded { attempts, instance }
+        } else {
+            Refusal::Exhausted { attempts, instance }
         }
     }
 

@@ -3,6 +3,8 @@
 use anyhow::Context as _;
 use equipoise_control_plane::{ControlPlane, ControlPlaneConfig, RunningControlPlane};
 
+use equipoise_store::SharedStore;
+
 use crate::{cli, signal, terminal};
 
 pub(crate) async fn run(options: cli::ControlPlane) -> anyhow::Result<()> {
@@ -20,7 +22,7 @@ pub(crate) async fn run(options: cli::ControlPlane) -> anyhow::Result<()> {
         ..ControlPlaneConfig::default()
     };
     let store = equipoise_store::open(&options.store).await?;
-    let plane = ControlPlane::start(config, store).await?;
+    let plane = ControlPlane::start(config, store.clone()).await?;
     terminal::complain(&format!(
         "control plane: gRPC on {}, state in {}",
         plane.grpc_addr(),
@@ -29,13 +31,14 @@ pub(crate) async fn run(options: cli::ControlPlane) -> anyhow::Result<()> {
     if let Some(page) = plane.page_addr() {
         terminal::complain(&format!("fleet page:    http://{page}/"));
     }
-    signal::then(stop(plane)).await;
+    signal::then(stop(plane, store)).await;
     Ok(())
 }
 
-/// Stops the control plane; what the store refuses at the last moment is said.
-pub(crate) async fn stop(plane: RunningControlPlane) {
+/// Stops the control plane and closes its store; what the store refuses at the last moment is said.
+pub(crate) async fn stop(plane: RunningControlPlane, store: SharedStore) {
     if let Err(error) = plane.shutdown().await {
         terminal::complain(&format!("warning: the last energy rows are not in the store: {error}"));
     }
+    store.close().await;
 }

@@ -24,7 +24,7 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
         telemetry_interval: Duration::from_millis(200),
         ..ControlPlaneConfig::default()
     };
-    let plane = ControlPlane::start(plane_config, store).await?;
+    let plane = ControlPlane::start(plane_config, store.clone()).await?;
     let control = format!("http://{}", plane.grpc_addr());
     // The router before the engines: a taken port is found out before anything else is started.
     let mut router_config = RouterConfig::new("router-0", options.listen, &control);
@@ -57,7 +57,7 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
         router.shutdown().await;
         agent.shutdown().await;
         engines.shutdown().await;
-        stop(plane).await;
+        stop(plane, store).await;
     })
     .await;
     Ok(())

@@ -180,9 +180,7 @@ async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientR
             Some(Verdict::Dispatch(dispatch)) => {
                 let sent = send(&state, &asked, &dispatch, &mut ticket).await;
                 match sent {
-                    Sent::Answered { engine, response } => {
-                        return answer(&state, &asked, &dispatch, &engine, response, ticket).await;
-                    }
+                    Sent::Answered(answer) => return pass_on(&state, &asked, &dispatch, answer, ticket),
                     Sent::Elsewhere(failure) => {
                         // Its work there ends here; the next try is accounted on its own.
                         state.close(id, None, true);
@@ -208,14 +206,25 @@ async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientR
 
 enum Sent {
     /// The engine answered with something for the client.
-    Answered {
-        engine: Arc<Engine>,
-        response: http::Response<Incoming>,
-    },
+    Answered(Answer),
     /// It may go elsewhere.
     Elsewhere(Failure),
     /// It may not.
     Failed(Box<ErrorResponse>),
+}
+
+/// An engine's answer, far enough in that it will not go elsewhere any more.
+struct Answer {
+    engine: Arc<Engine>,
+    head: http::response::Parts,
+    content: Content,
+}
+
+enum Content {
+    /// In one piece.
+    Whole(Bytes),
+    /// A stream, with the first chunk of it.
+    Stream(Bytes, Incoming),
 }
 
 /// Headers that concern the router, not the engine.
@@ -271,10 +280,48 @@ async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &m
                 tracing::warn!(instance = engine.name, %status, "the engine failed a request");
                 Sent::Elsewhere(Failure::Unreached)
             }
-            _ => Sent::Answered { engine, response },
+            _ => receive(engine, response).await,
         },
         Err(problem) => not_sent(&engine, &problem),
     }
+}
+
+/// Waits for the whole answer, or for the first chunk of a stream: until then nothing was shown to the client, and a
+/// failure can go elsewhere.
+async fn receive(engine: Arc<Engine>, response: http::Response<Incoming>) -> Sent {
+    let (head, mut body) = response.into_parts();
+    let kind = head.headers.get(header::CONTENT_TYPE);
+    let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let problem = if head.status.is_success() && is_stream {
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                let first = frame.into_data().unwrap_or_default();
+                return Sent::Answered(Answer {
+                    engine,
+                    head,
+                    content: Content::Stream(first, body),
+                });
+            }
+            Some(Err(problem)) => problem.to_string(),
+            None => "it is empty".to_owned(),
+        }
+    } else {
+        match Limited::new(body, MAX_ANSWER_BYTES).collect().await {
+            Ok(content) => {
+                return Sent::Answered(Answer {
+                    engine,
+                    head,
+                    content: Content::Whole(content.to_bytes()),
+                });
+            }
+            Err(problem) => problem.to_string(),
+        }
+    };
+    tracing::warn!(
+        instance = engine.name,
+        "an answer broke off before it was shown: {problem}"
+    );
+    Sent::Elsewhere(Failure::Unreached)
 }
 
 fn not_sent(engine: &Engine, problem: &BackendError) -> Sent {
@@ -286,17 +333,13 @@ fn not_sent(engine: &Engine, problem: &BackendError) -> Sent {
 }
 
 /// The head of an answer, with what was decided.
-fn head(
-    state: &State,
-    dispatch: &Dispatch,
-    engine: &Engine,
-    upstream: &http::response::Parts,
-) -> http::response::Builder {
-    let mut response = http::Response::builder().status(upstream.status);
+fn decided_head(state: &State, dispatch: &Dispatch, answer: &Answer) -> http::response::Builder {
+    let mut response = http::Response::builder().status(answer.head.status);
     if let Some(headers) = response.headers_mut() {
-        headers.clone_from(&upstream.headers);
+        headers.clone_from(&answer.head.headers);
         equipoise_backend::strip_hop_by_hop(headers);
         headers.remove(header::CONTENT_LENGTH);
+        let engine = &answer.engine;
         decided(
             headers,
             &engine.name,
@@ -311,42 +354,32 @@ fn head(
     response
 }
 
-async fn answer(
+fn pass_on(
     state: &Arc<State>,
     asked: &Asked,
     dispatch: &Dispatch,
-    engine: &Arc<Engine>,
-    response: http::Response<Incoming>,
+    answer: Answer,
     mut ticket: Ticket,
 ) -> ClientResponse {
-    let (parts, body) = response.into_parts();
-    let builder = head(state, dispatch, engine, &parts);
-    let is_sse = parts
-        .headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    if parts.status.is_success() && is_sse {
-        let hide_usage = asked.head.needs_stream_usage();
-        let running = state.running(ticket.id);
-        let relay = RelayBody::new(body, ticket, running, hide_usage, state.driver.now());
-        return builder.body(relay.boxed_unsync()).unwrap_or_else(|_| unbuildable());
-    }
-    let content = match Limited::new(body, MAX_ANSWER_BYTES).collect().await {
-        Ok(content) => content.to_bytes(),
-        Err(problem) => {
-            tracing::warn!(instance = engine.name, "the answer broke off: {problem}");
-            ticket.fail();
-            return error(&ErrorResponse::upstream_failed("The engine's answer broke off."));
+    let head = decided_head(state, dispatch, &answer);
+    let body = match answer.content {
+        Content::Stream(first, rest) => {
+            let running = state.running(ticket.id);
+            let hide_usage = asked.head.needs_stream_usage();
+            RelayBody::new(first, rest, ticket, running, hide_usage, state.driver.now()).boxed_unsync()
+        }
+        Content::Whole(content) => {
+            if answer.head.status.is_success() {
+                ticket.finish(Usage::from_body(&content));
+            } else {
+                // The engine found fault with the request: nobody's failure, and nothing to learn from.
+                let id = ticket.id;
+                ticket.end(Outcome::Refused, Some(Event::Cancelled { request: id }), None);
+            }
+            whole(content)
         }
     };
-    if parts.status.is_success() {
-        ticket.finish(Usage::from_body(&content));
-    } else {
-        // The engine found fault with the request: nobody's failure, and nothing to learn from.
-        let id = ticket.id;
-        ticket.end(Outcome::Refused, Some(Event::Cancelled { request: id }), None);
-    }
-    builder.body(whole(content)).unwrap_or_else(|_| unbuildable())
+    head.body(body).unwrap_or_else(|_| unbuildable())
 }
 
 fn unbuildable() -> ClientResponse {

@@ -11,7 +11,9 @@ pub(crate) fn response(refusal: &Refusal) -> ErrorResponse {
             ErrorResponse::model_not_found(model, served.split(", ").chain(["auto"]))
         }
         Refusal::Infeasible { .. } => ErrorResponse::invalid_request(text).with_code("infeasible"),
-        Refusal::Unavailable { .. } => ErrorResponse::unavailable(text).with_retry_after(1),
+        Refusal::Unavailable { .. } | Refusal::Overloaded { .. } => {
+            ErrorResponse::unavailable(text).with_retry_after(1)
+        }
         Refusal::QueueFull { retry_after_s, .. } | Refusal::QueueTimeout { retry_after_s, .. } => {
             ErrorResponse::too_many_requests(text)
                 .with_code(reason(refusal))
@@ -29,6 +31,7 @@ pub(crate) fn reason(refusal: &Refusal) -> &'static str {
         Refusal::Unavailable { .. } => "unavailable",
         Refusal::QueueFull { .. } => "queue_full",
         Refusal::QueueTimeout { .. } => "queue_timeout",
+        Refusal::Overloaded { .. } => "engines_full",
         Refusal::Exhausted { .. } => "attempts_exhausted",
     }
 }

@@ -21,6 +21,8 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The body of a streamed answer. Dropping it closes the engine's connection, which cancels the work there.
 pub(crate) struct RelayBody {
+    /// The chunk that was waited for before the head went out.
+    first: Option<Bytes>,
     upstream: Incoming,
     ticket: Ticket,
     running: Option<Arc<Running>>,
@@ -46,6 +48,7 @@ struct Seen {
 
 impl RelayBody {
     pub(crate) fn new(
+        first: Bytes,
         upstream: Incoming,
         ticket: Ticket,
         running: Option<Arc<Running>>,
@@ -53,6 +56,7 @@ impl RelayBody {
         now: Timestamp,
     ) -> Self {
         Self {
+            first: Some(first),
             upstream,
             ticket,
             running,
@@ -193,7 +197,11 @@ impl Body for RelayBody {
             if this.over {
                 return Poll::Ready(None);
             }
-            match ready!(Pin::new(&mut this.upstream).poll_frame(cx)) {
+            let next = match this.first.take() {
+                Some(first) => Some(Ok(Frame::data(first))),
+                None => ready!(Pin::new(&mut this.upstream).poll_frame(cx)),
+            };
+            match next {
                 Some(Ok(frame)) => {
                     // Trailers say nothing to an OpenAI client.
                     let Ok(chunk) = frame.into_data() else { continue };

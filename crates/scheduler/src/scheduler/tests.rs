@@ -234,6 +234,25 @@ fn a_single_instance_that_fails_ends_the_request_at_once() {
 }
 
 #[test]
+fn engines_without_room_are_no_fault() {
+    let mut stage = Stage::new(SchedulerConfig::default(), &[spec("a", "m", 8, None)]);
+    for id in 0..9 {
+        stage.arrive(request(id));
+        let actions = stage.on(Event::Failed {
+            request: RequestId(id),
+            failure: Failure::Overloaded,
+        });
+        assert_eq!(
+            refusal(&actions),
+            Some(&Refusal::Overloaded {
+                attempts: 1,
+                instance: "a".into()
+            })
+        );
+    }
+}
+
+#[test]
 fn refusals_name_the_reason() {
     let mut stage = Stage::new(SchedulerConfig::default(), &[]);
     assert!(matches!(
