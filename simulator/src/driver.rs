@@ -7,9 +7,7 @@ use std::time::Duration;
 use equipoise_config::FleetConfig;
 use equipoise_engine::{EngineEvent, EngineRequest};
 use equipoise_fleet::FleetDelta;
-use equipoise_scheduler::{
-    Action, Dispatch, Event, Failure, Refusal, Request, Scheduler, SchedulerConfig, TokenUsage, Wishes,
-};
+use equipoise_scheduler::{Action, Dispatch, Event, Failure, Request, Scheduler, SchedulerConfig, TokenUsage, Wishes};
 use equipoise_trace::{MOONCAKE_BLOCK_TOKENS, WorkloadRecord};
 use equipoise_types::{RequestId, Timestamp};
 
@@ -193,7 +191,7 @@ impl<'a, S: Sink> Driver<'a, S> {
                         state.queued = true;
                     }
                 }
-                Action::Refuse { request, reason } => self.refuse(request, refusal_name(&reason)),
+                Action::Refuse { request, reason } => self.refuse(request, reason.code()),
             }
         }
         self.actions = actions;
@@ -368,17 +366,5 @@ impl<'a, S: Sink> Driver<'a, S> {
         if stepping || arriving || moving {
             self.plan(now + self.telemetry_interval, Happening::Telemetry);
         }
-    }
-}
-
-fn refusal_name(reason: &Refusal) -> &'static str {
-    match reason {
-        Refusal::UnknownModel { .. } => "unknown model",
-        Refusal::Infeasible { .. } => "infeasible",
-        Refusal::Unavailable { .. } => "unavailable",
-        Refusal::QueueFull { .. } => "queue full",
-        Refusal::QueueTimeout { .. } => "queue timeout",
-        Refusal::Overloaded { .. } => "overloaded",
-        Refusal::Exhausted { .. } => "exhausted",
     }
 }

@@ -170,3 +170,19 @@ pub enum Refusal {
         instance: String,
     },
 }
+
+impl Refusal {
+    /// A short name from a fixed set, for metrics and tables.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownModel { .. } => "unknown_model",
+            Self::Infeasible { .. } => "infeasible",
+            Self::Unavailable { .. } => "unavailable",
+            Self::QueueFull { .. } => "queue_full",
+            Self::QueueTimeout { .. } => "queue_timeout",
+            Self::Overloaded { .. } => "engines_full",
+            Self::Exhausted { .. } => "attempts_exhausted",
+        }
+    }
+}

@@ -40,5 +40,7 @@ pub(crate) async fn stop(plane: RunningControlPlane, store: SharedStore) {
     if let Err(error) = plane.shutdown().await {
         terminal::complain(&format!("warning: the last energy rows are not in the store: {error}"));
     }
-    store.close().await;
+    if let Err(error) = store.close().await {
+        terminal::complain(&format!("warning: the store did not close well: {error}"));
+    }
 }

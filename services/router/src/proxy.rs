@@ -193,7 +193,7 @@ async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientR
                 }
             }
             Some(Verdict::Refuse(reason)) => {
-                state.metrics.count_refusal(refusal::reason(&reason));
+                state.metrics.count_refusal(reason.code());
                 let failed = matches!(reason, equipoise_scheduler::Refusal::Exhausted { .. });
                 ticket.refused(if failed { Outcome::Failed } else { Outcome::Refused });
                 return error(&refusal::response(&reason));

@@ -16,22 +16,9 @@ pub(crate) fn response(refusal: &Refusal) -> ErrorResponse {
         }
         Refusal::QueueFull { retry_after_s, .. } | Refusal::QueueTimeout { retry_after_s, .. } => {
             ErrorResponse::too_many_requests(text)
-                .with_code(reason(refusal))
+                .with_code(refusal.code())
                 .with_retry_after(*retry_after_s)
         }
         Refusal::Exhausted { .. } => ErrorResponse::upstream_failed(text).with_retry_after(1),
-    }
-}
-
-/// The label it is counted under.
-pub(crate) fn reason(refusal: &Refusal) -> &'static str {
-    match refusal {
-        Refusal::UnknownModel { .. } => "unknown_model",
-        Refusal::Infeasible { .. } => "infeasible",
-        Refusal::Unavailable { .. } => "unavailable",
-        Refusal::QueueFull { .. } => "queue_full",
-        Refusal::QueueTimeout { .. } => "queue_timeout",
-        Refusal::Overloaded { .. } => "engines_full",
-        Refusal::Exhausted { .. } => "attempts_exhausted",
     }
 }
