@@ -1,0 +1,168 @@
+//! A scheduler over a large fleet with work on every instance, and single decisions timed.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use equipoise_config::FleetFile;
+use equipoise_fleet::FleetDelta;
+use equipoise_scheduler::{Action, Event, Request, Scheduler, SchedulerConfig, Target, Wishes};
+use equipoise_types::{RandomStream, RequestId, Timestamp};
+
+/// Every policy.
+pub const POLICIES: [&str; 7] = [
+    "round-robin",
+    "random",
+    "least-requests",
+    "power-of-two",
+    "least-kv",
+    "routebalance",
+    "equipoise",
+];
+
+/// The 13 instances of the RouteBalance paper.
+const FLEET: &str = include_str!("../../deploy/fleets/routebalance-13.toml");
+/// Requests that each instance has when the measurement begins; a batch like this is what such engines run at.
+const IN_FLIGHT_EACH: u64 = 24;
+/// Medians and spreads of a conversation trace, tokens (Azure 2023: mean prompt 1,155, mean answer 211).
+const PROMPT_MEDIAN: f64 = 900.0;
+const PROMPT_SIGMA: f64 = 0.7;
+/// The label by which the first requests are put where they belong.
+const PLACE: &str = "place";
+
+/// A scheduler with work, and what is needed to ask it.
+#[derive(Debug)]
+pub struct BusyScheduler {
+    scheduler: Scheduler,
+    now: Timestamp,
+    next_id: u64,
+    random: RandomStream,
+    actions: Vec<Action>,
+}
+
+impl BusyScheduler {
+    /// The paper's fleet, repeated up to `instances`, each with 24 requests in flight: three of four in their answer, the
+    /// rest still in their prompt.
+    ///
+    /// # Errors
+    /// For an unknown policy, and when the work cannot be placed.
+    pub fn new(policy: &str, instances: usize) -> anyhow::Result<Self> {
+        let fleet = FleetFile::parse(FLEET, "routebalance-13.toml")?;
+        let config = SchedulerConfig {
+            policy: policy.to_owned(),
+            ..fleet.scheduler
+        };
+        let mut busy = Self {
+            scheduler: Scheduler::new(config)?,
+            now: Timestamp::from_secs_f64(1.0),
+            next_id: 0,
+            random: RandomStream::new(1).derive("bench"),
+            actions: Vec::new(),
+        };
+        for (index, declared) in fleet.instances.iter().cycle().take(instances).enumerate() {
+            let mut spec = declared.spec.clone();
+            spec.name = format!("{}-copy-{index}", spec.name);
+            spec.labels.insert(PLACE.to_owned(), index.to_string());
+            busy.on_event(Event::Fleet(FleetDelta::Upsert(spec)));
+        }
+        for _ in 0..IN_FLIGHT_EACH {
+            for index in 0..instances {
+                busy.put_work_on(index)?;
+            }
+        }
+        Ok(busy)
+    }
+
+    fn on_event(&mut self, event: Event) {
+        self.actions.clear();
+        self.scheduler.on_event(self.now, event, &mut self.actions);
+    }
+
+    fn request(&mut self) -> Request {
+        self.next_id += 1;
+        Request {
+            id: RequestId(self.next_id),
+            target: Target::Auto,
+            tenant: None,
+            prompt_tokens: self.random.log_normal(PROMPT_MEDIAN, PROMPT_SIGMA).clamp(1.0, 6000.0) as u32,
+            max_output_tokens: Some(1024),
+            streams: true,
+            wishes: Wishes::default(),
+        }
+    }
+
+    fn put_work_on(&mut self, index: usize) -> anyhow::Result<()> {
+        let mut request = self.request();
+        let id = request.id;
+        request.wishes.labels = BTreeMap::from([(PLACE.to_owned(), index.to_string())]);
+        self.decide(request)?;
+        if !id.0.is_multiple_of(4) {
+            self.now += Duration::from_micros(10);
+            self.on_event(Event::FirstToken { request: id });
+            let count = self.random.below(200) as u32;
+            self.on_event(Event::Tokens { request: id, count });
+        }
+        Ok(())
+    }
+
+    /// The time that the scheduler takes for one request. A policy that waits for its batch window is told when that is
+    /// over; both calls count, the window does not.
+    fn decide(&mut self, request: Request) -> anyhow::Result<Duration> {
+        let id = request.id;
+        self.actions.clear();
+        let event = Event::Arrived(vec![request]);
+        let started = Instant::now();
+        self.scheduler.on_event(self.now, event, &mut self.actions);
+        let mut spent = started.elapsed();
+        if self.actions.is_empty() {
+            let due = self
+                .scheduler
+                .next_wakeup()
+                .context("a request is neither decided nor waited for")?;
+            self.now = due.max(self.now);
+            let started = Instant::now();
+            self.scheduler.on_event(self.now, Event::Timer, &mut self.actions);
+            spent += started.elapsed();
+        }
+        match self.actions.first() {
+            Some(Action::Dispatch(dispatch)) if dispatch.request == id => Ok(spent),
+            other => bail!("expected request {id:?} to be dispatched, got {other:?}"),
+        }
+    }
+
+    /// Times one decision, then cancels the request: the load stays what it was.
+    ///
+    /// # Errors
+    /// When the request is not dispatched at once.
+    pub fn time_one(&mut self) -> anyhow::Result<Duration> {
+        self.now += Duration::from_millis(1);
+        let request = self.request();
+        let id = request.id;
+        let spent = self.decide(request)?;
+        self.on_event(Event::Cancelled { request: id });
+        Ok(spent)
+    }
+
+    /// Requests in flight on the whole fleet.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.scheduler.in_flight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_policy_decides_and_the_load_stays() {
+        assert_eq!(POLICIES, equipoise_policy::names());
+        for policy in POLICIES {
+            let mut busy = BusyScheduler::new(policy, 13).expect("starts");
+            for _ in 0..50 {
+                busy.time_one().expect("dispatched");
+            }
+            assert_eq!(busy.in_flight(), 13 * 24, "{policy}");
+        }
+    }
+}
