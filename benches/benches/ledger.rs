@@ -21,7 +21,7 @@ fn prediction(id: u64) -> Prediction {
             cost_usd: 0.0,
         },
         base_ttft_s: ttft_s,
-        base_tpot_s: 0.02,
+        base_tpot_s: 0.02, in_flight: 0, load_factor: 1.0,
     }
 }
 

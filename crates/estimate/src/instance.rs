@@ -4,6 +4,8 @@ use equipoise_engine::{StepModel, StepWork};
 use equipoise_types::{Joules, Timestamp, Watts};
 use serde::{Deserialize, Serialize};
 
+use crate::slope::LoadSlope;
+use crate::split::Split;
 use crate::{Estimate, InstanceLoad, LengthEstimate, QualityEstimate, Residual};
 
 /// An engine of which nothing is declared: a small model on a middling GPU. Every opaque instance starts from the same
@@ -15,8 +17,6 @@ mod nominal {
     pub(super) const PREFILL_S_PER_TOKEN: f64 = 1e-4;
     /// Seconds per answer token, alone.
     pub(super) const TPOT_S: f64 = 0.02;
-    /// Sequences that double it.
-    pub(super) const TPOT_DOUBLES_AT: f64 = 64.0;
     /// Joules per answer token: Llama-3.1-8B on one H100 at batch 64, ML.ENERGY v3 (0.12 J/token).
     pub(super) const JOULES_PER_OUTPUT_TOKEN: f64 = 0.12;
     /// Joules per prompt token: 700 W at the prefill rate of an H100 on an 8B model (about 25,000 tokens/s).
@@ -43,6 +43,10 @@ pub struct Prediction {
     pub base_ttft_s: f64,
     /// Time per token before the learned factor, seconds.
     pub base_tpot_s: f64,
+    /// Requests that were in flight there already.
+    pub in_flight: u32,
+    /// What these are taken to stretch an opaque instance's times by, part of the base; 1 where physics is known.
+    pub load_factor: f64,
 }
 
 /// What came of a request.
@@ -72,7 +76,11 @@ impl SeenSlots {
 
     fn observe(&mut self, running: u32, waiting: u32) {
         self.most_running = self.most_running.max(running);
-        self.waiting_samples = if waiting > 0 && running > 0 { self.waiting_samples + 1 } else { 0 };
+        self.waiting_samples = if waiting > 0 && running > 0 {
+            self.waiting_samples + 1
+        } else {
+            0
+        };
         if self.waiting_samples >= Self::PROOF {
             self.known = Some(self.most_running);
         } else if let Some(known) = &mut self.known {
@@ -87,9 +95,11 @@ pub struct InstanceEstimator {
     physics: Option<StepModel>,
     declared_slots: Option<u32>,
     seen_slots: SeenSlots,
+    slope: LoadSlope,
     ttft: Residual,
     tpot: Residual,
     energy: Residual,
+    split: Split,
 }
 
 impl InstanceEstimator {
@@ -100,9 +110,11 @@ impl InstanceEstimator {
             physics,
             declared_slots,
             seen_slots: SeenSlots::default(),
+            slope: LoadSlope::default(),
             ttft: Residual::default(),
             tpot: Residual::default(),
             energy: Residual::default(),
+            split: Split::default(),
         }
     }
 
@@ -142,8 +154,9 @@ impl InstanceEstimator {
         let output = length.mean.max(1.0);
         let context = f64::from(prompt_tokens) + output / 2.0;
         let batch = load.in_flight.min(self.slots() - 1);
-        let base_tpot_s = self.step_seconds(batch + 1, load.kv_tokens + context as u64);
-        let prefill_s = self.prefill_seconds(prompt_tokens, load);
+        let load_factor = self.load_factor(load.in_flight);
+        let base_tpot_s = self.step_seconds(batch + 1, load.kv_tokens + context as u64) * load_factor;
+        let prefill_s = self.prefill_seconds(prompt_tokens, load) * load_factor;
         let tpot_factor = self.tpot.factor(now);
         let queue_s = self.queue_seconds(prompt_tokens, output, base_tpot_s * tpot_factor, load);
         // A request that arrives in the middle of a step waits for its end.
@@ -166,23 +179,36 @@ impl InstanceEstimator {
             },
             base_ttft_s: base_ttft_s + queue_s,
             base_tpot_s,
+            in_flight: load.in_flight,
+            load_factor,
+        }
+    }
+
+    /// What others in flight stretch an opaque instance's times by. Physics knows better where there is any.
+    fn load_factor(&self, in_flight: u32) -> f64 {
+        if self.physics.is_some() {
+            1.0
+        } else {
+            self.slope.factor(in_flight)
         }
     }
 
     fn step_seconds(&self, seqs: u32, kv_tokens: u64) -> f64 {
         match &self.physics {
             Some(physics) => physics.decode_step_seconds(seqs, kv_tokens),
-            None => nominal::TPOT_S * (1.0 + f64::from(seqs - 1) / nominal::TPOT_DOUBLES_AT),
+            None => nominal::TPOT_S,
         }
     }
 
-    /// Computing what is ahead and the own prompt.
+    /// Computing what is ahead and the own prompt. What is ahead in an opaque instance is in its load factor.
     fn prefill_seconds(&self, prompt_tokens: u32, load: &InstanceLoad) -> f64 {
-        let ahead = u32::try_from(load.pending_prefill_tokens).unwrap_or(u32::MAX);
-        let tokens = ahead.saturating_add(prompt_tokens).max(1);
         match &self.physics {
-            Some(physics) => physics.prefill_seconds(tokens, 0, load.decoding(), load.kv_tokens),
-            None => nominal::TTFT_S + f64::from(tokens) * nominal::PREFILL_S_PER_TOKEN,
+            Some(physics) => {
+                let ahead = u32::try_from(load.pending_prefill_tokens).unwrap_or(u32::MAX);
+                let tokens = ahead.saturating_add(prompt_tokens).max(1);
+                physics.prefill_seconds(tokens, 0, load.decoding(), load.kv_tokens)
+            }
+            None => nominal::TTFT_S + f64::from(prompt_tokens) * nominal::PREFILL_S_PER_TOKEN,
         }
     }
 
@@ -254,6 +280,11 @@ impl InstanceEstimator {
             .output_tokens
             .map_or(prediction.estimate.output_tokens, f64::from)
             .max(1.0);
+        let base = prediction.base_ttft_s + (output - 1.0) * prediction.base_tpot_s;
+        self.slope.observe(
+            prediction.in_flight,
+            observation.e2e_s / (base / prediction.load_factor),
+        );
         if let Some(ttft_s) = observation.ttft_s {
             self.ttft.observe(now, ttft_s, prediction.base_ttft_s);
             if output > 1.5 {
@@ -265,7 +296,6 @@ impl InstanceEstimator {
             }
         } else {
             // In one piece: what is known is the whole, so both parts are corrected alike.
-            let base = prediction.base_ttft_s + (output - 1.0) * prediction.base_tpot_s;
             self.ttft.observe(now, observation.e2e_s, base);
             self.tpot.observe(now, observation.e2e_s, base);
         }

@@ -18,7 +18,7 @@ fn prediction(output_tokens: f64) -> Prediction {
     Prediction {
         estimate,
         base_ttft_s: 0.1,
-        base_tpot_s: 0.01,
+        base_tpot_s: 0.01, in_flight: 0, load_factor: 1.0,
     }
 }
 

@@ -29,7 +29,7 @@ fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_f
         prediction: Prediction {
             estimate,
             base_ttft_s: 0.1,
-            base_tpot_s: 0.01,
+            base_tpot_s: 0.01, in_flight: 0, load_factor: 1.0,
         },
     }
 }

@@ -76,7 +76,7 @@ fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
                 prediction: Prediction {
                     estimate,
                     base_ttft_s: 0.05,
-                    base_tpot_s: of.tpot_s,
+                    base_tpot_s: of.tpot_s, in_flight: 0, load_factor: 1.0,
                 },
             });
             names.push(format!("{}_{index}", of.name));
