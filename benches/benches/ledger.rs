@@ -12,6 +12,7 @@ fn prediction(id: u64) -> Prediction {
     Prediction {
         estimate: Estimate {
             quality: 0.5,
+            quality_sd: 0.1,
             output_tokens: 200.0,
             queue_s: 0.0,
             ttft_s,
@@ -21,7 +22,7 @@ fn prediction(id: u64) -> Prediction {
             cost_usd: 0.0,
         },
         base_ttft_s: ttft_s,
-        base_tpot_s: 0.02, in_flight: 0, load_factor: 1.0,
+        base_tpot_s: 0.02, forecast_output_tokens: None, in_flight: 0, load_factor: 1.0,
     }
 }
 

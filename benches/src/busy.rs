@@ -87,6 +87,7 @@ impl BusyScheduler {
             prompt_tokens: self.random.log_normal(PROMPT_MEDIAN, PROMPT_SIGMA).clamp(1.0, 6000.0) as u32,
             max_output_tokens: Some(1024),
             streams: true,
+            forecast: None,
             wishes: Wishes::default(),
         }
     }

@@ -172,6 +172,7 @@ impl<'a, S: Sink> Driver<'a, S> {
                 prompt_tokens: record.prompt_tokens,
                 max_output_tokens: None,
                 streams: true,
+                forecast: None,
                 wishes: Wishes::default(),
             });
             self.next_arrival += 1;

@@ -43,6 +43,8 @@ pub struct Prediction {
     pub base_ttft_s: f64,
     /// Time per token before the learned factor, seconds.
     pub base_tpot_s: f64,
+    /// Answer length that was forecast from the prompt, before the model's learned factor, tokens; `None` without one.
+    pub forecast_output_tokens: Option<f64>,
     /// Requests that were in flight there already.
     pub in_flight: u32,
     /// What these are taken to stretch an opaque instance's times by, part of the base; 1 where physics is known.
@@ -169,6 +171,7 @@ impl InstanceEstimator {
         Prediction {
             estimate: Estimate {
                 quality: quality.mean,
+                quality_sd: quality.sd,
                 output_tokens: output,
                 queue_s,
                 ttft_s,
@@ -179,6 +182,7 @@ impl InstanceEstimator {
             },
             base_ttft_s: base_ttft_s + queue_s,
             base_tpot_s,
+            forecast_output_tokens: None,
             in_flight: load.in_flight,
             load_factor,
         }

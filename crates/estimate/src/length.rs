@@ -1,7 +1,10 @@
 //! Answer length: the running distribution of one model's answers.
 
-use equipoise_types::LogHistogram;
+use equipoise_predict::LengthForecast;
+use equipoise_types::{LogHistogram, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::Residual;
 
 /// Answers remembered: enough for a stable 90th percentile, few enough to follow a workload that changes.
 const MEMORY: f64 = 2000.0;
@@ -24,12 +27,27 @@ pub struct LengthEstimate {
     pub p90: f64,
 }
 
-/// Predicts one model's answer lengths from those it gave.
+impl LengthEstimate {
+    /// At least one token, at most what the client allows.
+    fn limited(self, max_output_tokens: Option<u32>) -> Self {
+        let limit = max_output_tokens.map_or(f64::INFINITY, |max| f64::from(max.max(1)));
+        let clamp = |tokens: f64| tokens.clamp(1.0, limit);
+        Self {
+            mean: clamp(self.mean),
+            p50: clamp(self.p50),
+            p90: clamp(self.p90),
+        }
+    }
+}
+
+/// Predicts one model's answer lengths from those it gave, and from forecasts where requests bring one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LengthPredictor {
     lengths: LogHistogram,
     // What `predict` answers is wanted for every candidate of every decision, and changes only when an answer ends.
     current: LengthEstimate,
+    // Forecasts were learned on other workloads: their order carries over, their level is corrected.
+    forecast: Residual,
 }
 
 impl LengthPredictor {
@@ -45,7 +63,11 @@ impl LengthPredictor {
             lengths.observe_weighted(mean * multiple / scale, PRIOR_WEIGHT / PRIOR_MULTIPLES.len() as f64);
         }
         let current = Self::read(&lengths, mean);
-        Self { lengths, current }
+        Self {
+            lengths,
+            current,
+            forecast: Residual::default(),
+        }
     }
 
     fn read(lengths: &LogHistogram, fallback: f64) -> LengthEstimate {
@@ -63,16 +85,33 @@ impl LengthPredictor {
         self.current = Self::read(&self.lengths, self.current.mean);
     }
 
+    /// Learns how long an answer was against its forecast, tokens.
+    pub fn observe_forecast(&mut self, now: Timestamp, output_tokens: u32, forecast_tokens: f64) {
+        self.forecast
+            .observe(now, f64::from(output_tokens.max(1)), forecast_tokens);
+    }
+
+    /// The expected length of an answer with a forecast.
+    #[must_use]
+    pub fn predict_from(
+        &self,
+        now: Timestamp,
+        forecast: &LengthForecast,
+        max_output_tokens: Option<u32>,
+    ) -> LengthEstimate {
+        let factor = self.forecast.factor(now);
+        let estimate = LengthEstimate {
+            mean: forecast.mean * factor,
+            p50: forecast.p50 * factor,
+            p90: forecast.p90 * factor,
+        };
+        estimate.limited(max_output_tokens)
+    }
+
     /// The expected length of an answer that may have `max_output_tokens` at most; at least one token.
     #[must_use]
     pub fn predict(&self, max_output_tokens: Option<u32>) -> LengthEstimate {
-        let limit = max_output_tokens.map_or(f64::INFINITY, |max| f64::from(max.max(1)));
-        let clamp = |tokens: f64| tokens.clamp(1.0, limit.max(1.0));
-        LengthEstimate {
-            mean: clamp(self.current.mean),
-            p50: clamp(self.current.p50),
-            p90: clamp(self.current.p90),
-        }
+        self.current.limited(max_output_tokens)
     }
 }
 
@@ -90,6 +129,26 @@ mod tests {
         let estimate = predictor.predict(None);
         assert!((estimate.mean - 50.0).abs() < 3.0, "{estimate:?}");
         assert!((estimate.p90 / 50.0 - 1.0).abs() < 0.2, "{estimate:?}");
+    }
+
+    #[test]
+    fn a_forecast_keeps_its_order_and_learns_its_level() {
+        let forecast = |mean: f64| LengthForecast {
+            mean,
+            p10: mean / 3.0,
+            p50: mean,
+            p90: mean * 2.0,
+        };
+        let mut predictor = LengthPredictor::new(None);
+        for _ in 0..50 {
+            predictor.observe_forecast(Timestamp::ZERO, 50, 100.0);
+        }
+        let long = predictor.predict_from(Timestamp::ZERO, &forecast(400.0), None);
+        let short = predictor.predict_from(Timestamp::ZERO, &forecast(40.0), None);
+        assert!(
+            (long.mean - 200.0).abs() < 1e-6 && (short.p90 - 40.0).abs() < 1e-6,
+            "{long:?} {short:?}"
+        );
     }
 
     #[test]

@@ -10,8 +10,8 @@ mod length;
 mod load;
 mod quality;
 mod residual;
-mod split;
 mod slope;
+mod split;
 
 pub use instance::{InstanceEstimator, Observation, Prediction, PriceOfTokens};
 pub use length::{LengthEstimate, LengthPredictor};
@@ -27,6 +27,8 @@ use serde::{Deserialize, Serialize};
 pub struct Estimate {
     /// Probability that the answer is good, [0, 1].
     pub quality: f64,
+    /// How far off that probability itself may be: one standard deviation.
+    pub quality_sd: f64,
     /// Expected answer length, tokens.
     pub output_tokens: f64,
     /// Wait for a free slot in the engine, seconds; part of `ttft_s`.

@@ -1,15 +1,22 @@
-//! Answer quality: for now each model's mean, as declared. A predictor from the prompt takes this place later.
+//! Answer quality: the forecast from the prompt where the request brings one, else the model's mean as declared.
 
+use equipoise_predict::ModelForecast;
 use serde::{Deserialize, Serialize};
 
 /// Quality of a model nobody has declared: neither good nor bad, and said to be unknown.
 const UNKNOWN_QUALITY: f64 = 0.5;
+/// Spread of a probability of which nothing is known: that of the uniform distribution.
+const UNKNOWN_SD: f64 = 0.289;
+/// Spread of single prompts around a model's mean: on ZeroEval, calibrated predictions spread by about this much.
+const PROFILE_SD: f64 = 0.25;
 
 /// A predicted probability of a good answer, and whether anything is behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QualityEstimate {
     /// [0, 1].
     pub mean: f64,
+    /// How far off the mean may be: one standard deviation.
+    pub sd: f64,
     /// False where the model has no declared profile and the figure is a placeholder.
     pub known: bool,
 }
@@ -31,12 +38,30 @@ impl QualityPredictor {
         }
     }
 
+    /// From the prompt.
+    #[must_use]
+    pub fn predict_from(&self, forecast: &ModelForecast) -> QualityEstimate {
+        QualityEstimate {
+            mean: forecast.quality.clamp(0.0, 1.0),
+            sd: forecast.quality_sd.max(0.0),
+            known: true,
+        }
+    }
+
     /// The same for every prompt.
     #[must_use]
     pub fn predict(&self) -> QualityEstimate {
-        QualityEstimate {
-            mean: self.declared.unwrap_or(UNKNOWN_QUALITY),
-            known: self.declared.is_some(),
+        match self.declared {
+            Some(mean) => QualityEstimate {
+                mean,
+                sd: PROFILE_SD,
+                known: true,
+            },
+            None => QualityEstimate {
+                mean: UNKNOWN_QUALITY,
+                sd: UNKNOWN_SD,
+                known: false,
+            },
         }
     }
 }
@@ -47,17 +72,11 @@ mod tests {
 
     #[test]
     fn an_undeclared_model_says_so() {
-        assert_eq!(
-            QualityPredictor::new(None).predict(),
-            QualityEstimate {
-                mean: 0.5,
-                known: false
-            }
-        );
-        assert_eq!(
-            QualityPredictor::new(Some(1.7)).predict(),
-            QualityEstimate { mean: 1.0, known: true }
-        );
+        let unknown = QualityPredictor::new(None).predict();
+        assert_eq!((unknown.mean, unknown.known), (0.5, false));
+        let declared = QualityPredictor::new(Some(1.7)).predict();
+        assert_eq!((declared.mean, declared.known), (1.0, true));
+        assert!(declared.sd < unknown.sd);
         assert!(!QualityPredictor::new(Some(f64::NAN)).predict().known);
     }
 }

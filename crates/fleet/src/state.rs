@@ -288,6 +288,9 @@ impl Fleet {
         instance.estimator.observe(now, &booking.prediction, &observation);
         if let (Some(tokens), Some((_, model))) = (output_tokens, self.models.get_index_mut(instance.model.index())) {
             model.length.observe(tokens);
+            if let Some(forecast) = booking.prediction.forecast_output_tokens {
+                model.length.observe_forecast(now, tokens, forecast);
+            }
         }
         Some(booking)
     }

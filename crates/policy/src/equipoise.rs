@@ -33,7 +33,7 @@ impl Equipoise {
 
     /// The score of one candidate for one request: higher is better, no bound on either side.
     #[must_use]
-    pub fn score(&self, request: &Request, candidate: &Candidate) -> f64 {
+    pub fn value(&self, request: &Request, candidate: &Candidate) -> f64 {
         let weights = request.wishes.weights.unwrap_or(self.weights);
         let estimate = candidate.estimate();
         let e2e_reference_s = request.wishes.e2e_slo_s.unwrap_or(self.references.e2e_s);
@@ -60,10 +60,14 @@ impl Policy for Equipoise {
         true
     }
 
+    fn score(&self, request: &Request, candidate: &Candidate) -> Option<f64> {
+        Some(self.value(request, candidate))
+    }
+
     fn choose(&mut self, request: &Request, candidates: &[Candidate], _random: &mut RandomStream) -> Choice {
         let index = self
             .last_chosen
-            .least(candidates, |candidate| -self.score(request, candidate));
+            .least(candidates, |candidate| -self.value(request, candidate));
         let best = &candidates[index];
         if best.is_saturated() {
             // The prediction holds the wait for a slot there, and it is still the best: wait for it here, where the
@@ -73,7 +77,7 @@ impl Policy for Equipoise {
         self.last_chosen.note(best.instance);
         Choice::Take {
             index,
-            score: Some(self.score(request, best)),
+            score: Some(self.value(request, best)),
         }
     }
 }

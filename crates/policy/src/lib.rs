@@ -29,7 +29,7 @@ pub use random::Random;
 pub use request::{Request, Target, Weights, Wishes};
 pub use round_robin::RoundRobin;
 pub use routebalance::{QualityNorm, RouteBalance, RouteBalanceSettings};
-pub use settings::{PolicySettings, References, SettingsError};
+pub use settings::{PolicySettings, Preset, References, SettingsError};
 
 /// One instance that could take the request: what it is busy with and what is predicted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,6 +121,12 @@ pub trait Policy: fmt::Debug + Send {
     /// a request to wait inside an engine. Others are shown free instances only, while late binding is on.
     fn binds_late(&self) -> bool {
         false
+    }
+
+    /// The score of one candidate, where it does not depend on the others; for explanations.
+    fn score(&self, request: &Request, candidate: &Candidate) -> Option<f64> {
+        _ = (request, candidate);
+        None
     }
 
     /// Picks for one request. `candidates` is not empty, passed all hard constraints, and is in order of instance ids.

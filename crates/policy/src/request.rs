@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use equipoise_predict::Forecast;
 use equipoise_types::{RequestId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,10 @@ pub struct Request {
     pub max_output_tokens: Option<u32>,
     /// True where tokens come as they are made; else the answer comes in one piece.
     pub streams: bool,
+    /// What was predicted from the prompt of the models that are served here; models that are missing are predicted by
+    /// their profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
     /// What the client wants beyond an answer.
     pub wishes: Wishes,
 }

@@ -33,19 +33,72 @@ impl Default for References {
     /// the 13-instance fleet of `deploy/fleets/routebalance-13.toml` under the Azure conversation trace the default
     /// weights reach RouteBalance's mean quality.
     fn default() -> Self {
-        Self { e2e_s: 30.0, joules: 10_000.0, usd: 5e-3 }
+        Self {
+            e2e_s: 30.0,
+            joules: 10_000.0,
+            usd: 5e-3,
+        }
+    }
+}
+
+/// Weights with a name, for people who do not want to tune.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// The best answer that is still reasonable.
+    Quality,
+    /// The default.
+    Balanced,
+    /// Quick answers.
+    Latency,
+    /// Few joules.
+    Green,
+    /// Few dollars.
+    Cheap,
+}
+
+impl Preset {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Quality, Self::Balanced, Self::Latency, Self::Green, Self::Cheap];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quality => "quality",
+            Self::Balanced => "balanced",
+            Self::Latency => "latency",
+            Self::Green => "green",
+            Self::Cheap => "cheap",
+        }
+    }
+
+    /// The preset of a name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|preset| preset.name() == name)
+    }
+
+    /// Its weights.
+    #[must_use]
+    pub fn weights(self) -> Weights {
+        let of = |quality, latency, energy, cost| Weights {
+            quality,
+            latency,
+            energy,
+            cost,
+        };
+        match self {
+            Self::Quality => of(0.85, 0.08, 0.04, 0.03),
+            Self::Balanced => of(0.4, 0.3, 0.2, 0.1),
+            Self::Latency => of(0.2, 0.7, 0.05, 0.05),
+            Self::Green => of(0.3, 0.1, 0.55, 0.05),
+            Self::Cheap => of(0.3, 0.1, 0.05, 0.55),
+        }
     }
 }
 
 impl Weights {
-    /// The `balanced` preset: all forces alike.
-    pub const BALANCED: Self = Self {
-        quality: 0.25,
-        latency: 0.25,
-        energy: 0.25,
-        cost: 0.25,
-    };
-
     fn validate(self) -> Result<(), SettingsError> {
         let parts = [
             ("quality", self.quality),
@@ -65,7 +118,7 @@ impl Weights {
 impl Default for PolicySettings {
     fn default() -> Self {
         Self {
-            weights: Weights::BALANCED,
+            weights: Preset::Balanced.weights(),
             references: References::default(),
             routebalance: RouteBalanceSettings::default(),
         }

@@ -7,6 +7,7 @@
 
 mod config;
 mod event;
+mod explanation;
 mod placement;
 mod queue;
 mod scheduler;
@@ -14,4 +15,5 @@ mod scheduler;
 pub use config::SchedulerConfig;
 pub use equipoise_policy::{Request, Target, Weights, Wishes};
 pub use event::{Action, Dispatch, Event, Failure, Refusal, TokenUsage};
+pub use explanation::Explanation;
 pub use scheduler::Scheduler;

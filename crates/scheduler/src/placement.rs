@@ -23,6 +23,7 @@ pub(crate) struct Decision<'a> {
     pub(crate) fleet: &'a Fleet,
     pub(crate) late_binding: bool,
     pub(crate) candidates: &'a mut Vec<Candidate>,
+    pub(crate) ruled_out: &'a mut Vec<(InstanceId, Constraint)>,
 }
 
 impl Decision<'_> {
@@ -37,13 +38,17 @@ impl Decision<'_> {
         let mut verdicts = Verdicts::default();
         let mut saturated = false;
         self.candidates.clear();
+        self.ruled_out.clear();
         for instance in self.fleet.iter() {
             match self.candidate(request, tried, instance) {
                 Ok(candidate) if self.late_binding && candidate.is_saturated() && !policy.binds_late() => {
                     saturated = true;
                 }
                 Ok(candidate) => self.candidates.push(candidate),
-                Err(constraint) => verdicts.note(constraint),
+                Err(constraint) => {
+                    verdicts.note(constraint);
+                    self.ruled_out.push((instance.id, constraint));
+                }
             }
         }
         if self.candidates.is_empty() {
@@ -69,14 +74,24 @@ impl Decision<'_> {
         // `check` has looked the model up; an instance without one serves nobody.
         let model = self.fleet.model(instance.model).ok_or(Constraint::Model)?;
         let load = self.fleet.load(self.now, instance);
-        let length = model.length.predict(request.max_output_tokens);
-        let quality = model.quality.predict();
+        let forecast = request.forecast.as_ref().and_then(|forecast| forecast.of(&model.name));
+        let length = match forecast {
+            Some(forecast) => model
+                .length
+                .predict_from(self.now, &forecast.output_tokens, request.max_output_tokens),
+            None => model.length.predict(request.max_output_tokens),
+        };
+        let quality = match forecast {
+            Some(forecast) => model.quality.predict_from(forecast),
+            None => model.quality.predict(),
+        };
         let predict = |load: &InstanceLoad| {
             instance
                 .estimator
                 .predict(self.now, request.prompt_tokens, length, quality, instance.price(), load)
         };
-        let prediction = predict(&load);
+        let mut prediction = predict(&load);
+        prediction.forecast_output_tokens = forecast.map(|forecast| forecast.output_tokens.mean);
         check_prediction(request, &prediction.estimate, || {
             predict(&InstanceLoad::default()).estimate
         })?;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use equipoise_estimate::InstanceLoad;
 use equipoise_fleet::{Fleet, FleetDelta};
-use equipoise_policy::{Candidate, Policy, Request, SettingsError, Target, by_name};
+use equipoise_policy::{Candidate, Constraint, Policy, Request, SettingsError, Target, by_name};
 use equipoise_types::{DecisionId, InstanceId, RandomStream, RequestId, Timestamp};
 use indexmap::IndexMap;
 
+use crate::explanation::{Explanation, Explanations};
 use crate::placement::{Decision, Placement};
 use crate::queue::{Pending, Queue};
 use crate::{Action, Dispatch, Event, Failure, Refusal, SchedulerConfig};
@@ -34,6 +35,8 @@ pub struct Scheduler {
     random: RandomStream,
     // Reused between decisions.
     candidates: Vec<Candidate>,
+    ruled_out: Vec<(InstanceId, Constraint)>,
+    explanations: Explanations,
     loads: Vec<(InstanceId, InstanceLoad, u32)>,
 }
 
@@ -58,6 +61,8 @@ impl Scheduler {
             decisions: 0,
             random,
             candidates: Vec::new(),
+            ruled_out: Vec::new(),
+            explanations: Explanations::default(),
             loads: Vec::new(),
         })
     }
@@ -221,6 +226,7 @@ impl Scheduler {
             fleet: &self.fleet,
             late_binding,
             candidates: &mut self.candidates,
+            ruled_out: &mut self.ruled_out,
         };
         decision.place(&pending.request, &pending.tried, self.policy.as_mut(), &mut self.random)
     }
@@ -252,8 +258,28 @@ impl Scheduler {
             score,
             waited_s: now.secs_since(pending.arrived_at),
         }));
+        self.explain(now, &pending.request, candidate.instance);
         self.decisions += 1;
         self.out.insert(request.id, pending);
+    }
+
+    fn explain(&mut self, now: Timestamp, request: &Request, chosen: InstanceId) {
+        let scored = |candidate: &Candidate| (*candidate, self.policy.score(request, candidate));
+        let explanation = Explanation {
+            decision: DecisionId(self.decisions),
+            request: request.id,
+            at: now,
+            chosen,
+            candidates: self.candidates.iter().map(scored).collect(),
+            ruled_out: self.ruled_out.clone(),
+        };
+        self.explanations.keep(explanation);
+    }
+
+    /// Why a decision fell as it did, if it is not too long ago.
+    #[must_use]
+    pub fn explanation(&self, decision: DecisionId) -> Option<&Explanation> {
+        self.explanations.of(decision)
     }
 
     fn wait(&mut self, now: Timestamp, pending: Pending, actions: &mut Vec<Action>) {

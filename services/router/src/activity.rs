@@ -191,6 +191,7 @@ mod tests {
     fn running(silent: bool) -> Arc<Running> {
         let estimate = Estimate {
             quality: 0.5,
+            quality_sd: 0.1,
             output_tokens: 100.0,
             queue_s: 0.0,
             ttft_s: 1.0,

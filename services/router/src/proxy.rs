@@ -149,6 +149,7 @@ async fn ask(
         prompt_tokens,
         max_output_tokens: head.max_tokens,
         streams: head.stream,
+        forecast: None,
         wishes,
     };
     Ok((

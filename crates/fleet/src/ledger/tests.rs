@@ -7,6 +7,7 @@ use super::*;
 fn prediction(output_tokens: f64) -> Prediction {
     let estimate = Estimate {
         quality: 0.5,
+        quality_sd: 0.1,
         output_tokens,
         queue_s: 0.0,
         ttft_s: 0.1,
@@ -18,7 +19,10 @@ fn prediction(output_tokens: f64) -> Prediction {
     Prediction {
         estimate,
         base_ttft_s: 0.1,
-        base_tpot_s: 0.01, in_flight: 0, load_factor: 1.0,
+        base_tpot_s: 0.01,
+        forecast_output_tokens: None,
+        in_flight: 0,
+        load_factor: 1.0,
     }
 }
 

@@ -3,11 +3,12 @@ use equipoise_types::{InstanceId, Joules, ModelId, RequestId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Target, Wishes};
+use crate::{Preset, Target, Wishes};
 
 fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_flight: u32) -> Candidate {
     let estimate = Estimate {
         quality,
+        quality_sd: 0.1,
         output_tokens: 100.0,
         queue_s: 0.0,
         ttft_s: 0.1,
@@ -29,7 +30,10 @@ fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_f
         prediction: Prediction {
             estimate,
             base_ttft_s: 0.1,
-            base_tpot_s: 0.01, in_flight: 0, load_factor: 1.0,
+            base_tpot_s: 0.01,
+            forecast_output_tokens: None,
+            in_flight: 0,
+            load_factor: 1.0,
         },
     }
 }
@@ -42,6 +46,7 @@ fn request(weights: Option<Weights>) -> Request {
         prompt_tokens: 10,
         max_output_tokens: None,
         streams: true,
+        forecast: None,
         wishes: Wishes {
             weights,
             ..Wishes::default()
@@ -50,7 +55,7 @@ fn request(weights: Option<Weights>) -> Request {
 }
 
 fn policy() -> Equipoise {
-    Equipoise::new(Weights::BALANCED, References::default())
+    Equipoise::new(Preset::Balanced.weights(), References::default())
 }
 
 fn taken(choice: Choice) -> Option<usize> {
@@ -137,9 +142,9 @@ proptest! {
     #[test]
     fn the_score_falls_with_latency_without_bound(figures in any_candidate(), factor in 2.0..1e6_f64) {
         let (quality, e2e_s, joules, cost) = figures;
-        let before = policy().score(&request(None), &candidate(0, quality, e2e_s, joules, cost, 0));
-        let after = policy().score(&request(None), &candidate(0, quality, e2e_s * factor, joules, cost, 0));
-        let fall = Weights::BALANCED.latency * e2e_s * (factor - 1.0) / References::default().e2e_s;
+        let before = policy().value(&request(None), &candidate(0, quality, e2e_s, joules, cost, 0));
+        let after = policy().value(&request(None), &candidate(0, quality, e2e_s * factor, joules, cost, 0));
+        let fall = Preset::Balanced.weights().latency * e2e_s * (factor - 1.0) / References::default().e2e_s;
         prop_assert!((before - after - fall).abs() <= 1e-9 * (1.0 + fall));
     }
 }

@@ -58,6 +58,7 @@ fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
             let cost_usd = (PROMPT * of.usd_per_mtok.0 + LENGTH * of.usd_per_mtok.1) / 1e6;
             let estimate = Estimate {
                 quality: of.quality,
+                quality_sd: 0.1,
                 output_tokens: LENGTH,
                 queue_s: 0.0,
                 ttft_s: 0.05,
@@ -76,7 +77,10 @@ fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
                 prediction: Prediction {
                     estimate,
                     base_ttft_s: 0.05,
-                    base_tpot_s: of.tpot_s, in_flight: 0, load_factor: 1.0,
+                    base_tpot_s: of.tpot_s,
+                    forecast_output_tokens: None,
+                    in_flight: 0,
+                    load_factor: 1.0,
                 },
             });
             names.push(format!("{}_{index}", of.name));
@@ -117,6 +121,7 @@ fn run(
         prompt_tokens: PROMPT as u32,
         max_output_tokens: None,
         streams: false,
+        forecast: None,
         wishes: Wishes {
             labels: BTreeMap::new(),
             ..Wishes::default()

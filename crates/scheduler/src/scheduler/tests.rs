@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use equipoise_fleet::{EngineSample, InstanceSpec, LimitsSpec, ModelProfile};
-use equipoise_policy::{Weights, Wishes};
+use equipoise_policy::{Preset, Wishes};
 use proptest::prelude::*;
 
 use super::*;
@@ -36,6 +36,7 @@ fn request(id: u64) -> Request {
         prompt_tokens: 100,
         max_output_tokens: Some(50),
         streams: true,
+        forecast: None,
         wishes: Wishes::default(),
     }
 }
@@ -313,6 +314,48 @@ fn an_slo_that_cannot_be_met_now_waits_and_one_that_never_can_is_refused() {
 }
 
 #[test]
+fn a_decision_is_explained_afterwards() {
+    let specs = [
+        spec("a", "m", 8, None),
+        spec("b", "m", 8, None),
+        spec("c", "n", 8, None),
+    ];
+    let mut stage = Stage::new(SchedulerConfig::default(), &specs);
+    stage.on(Event::Fleet(FleetDelta::Admin {
+        name: "b".into(),
+        draining: true,
+        weight: 1.0,
+    }));
+    let ask = Request {
+        target: Target::Model("m".into()),
+        ..request(7)
+    };
+    let actions = stage.arrive(ask);
+    let [Action::Dispatch(dispatch)] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
+    let explanation = stage.scheduler.explanation(dispatch.decision).expect("kept");
+    assert_eq!((explanation.request, explanation.chosen), (RequestId(7), InstanceId(0)));
+    let scores: Vec<_> = explanation
+        .candidates
+        .iter()
+        .map(|(candidate, score)| (candidate.instance, *score))
+        .collect();
+    assert_eq!(scores, [(InstanceId(0), dispatch.score)]);
+    let ruled_out = [
+        (InstanceId(1), Constraint::Draining),
+        (InstanceId(2), Constraint::Model),
+    ];
+    assert_eq!(explanation.ruled_out, ruled_out);
+    assert_eq!(stage.scheduler.explanation(DecisionId(99)), None);
+    for id in 100..20_000 {
+        stage.arrive(request(id));
+        stage.on(Event::Cancelled { request: RequestId(id) });
+    }
+    assert_eq!(stage.scheduler.explanation(dispatch.decision), None, "it is long ago");
+}
+
+#[test]
 fn batches_of_the_paper_baseline_wait_for_their_window() {
     let config = SchedulerConfig {
         policy: "routebalance".into(),
@@ -369,7 +412,7 @@ fn event_of(step: &Step) -> Event {
             let target = if *auto { Target::Auto } else { Target::Model("m".into()) };
             let wishes = Wishes {
                 priority: *priority,
-                weights: Some(Weights::BALANCED),
+                weights: Some(Preset::Balanced.weights()),
                 ..Wishes::default()
             };
             Event::Arrived(vec![Request {

@@ -11,6 +11,7 @@ fn sample() -> Vec<(Timestamp, Event, Vec<Action>)> {
         prompt_tokens: 10,
         max_output_tokens: None,
         streams: true,
+        forecast: None,
         wishes: Wishes {
             quality_min: Some(0.1 + 0.2),
             ..Wishes::default()

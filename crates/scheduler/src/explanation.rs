@@ -1,0 +1,58 @@
+//! Why a decision fell as it did: every candidate with its prediction, and every instance that was ruled out.
+//!
+//! The last decisions are kept, bounded by the candidates in them, so that an operator can ask afterwards.
+
+use std::collections::VecDeque;
+
+use equipoise_policy::{Candidate, Constraint};
+use equipoise_types::{DecisionId, InstanceId, RequestId, Timestamp};
+
+/// Candidates and verdicts kept in all: a few hundred decisions of a small fleet, a few dozen of a large one.
+const KEPT_ENTRIES: usize = 8_192;
+
+/// One decision, explained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// Which.
+    pub decision: DecisionId,
+    /// Of which request.
+    pub request: RequestId,
+    /// When.
+    pub at: Timestamp,
+    /// Where it went.
+    pub chosen: InstanceId,
+    /// Who passed the hard constraints, in order of their ids, with the policy's score where it is absolute.
+    pub candidates: Vec<(Candidate, Option<f64>)>,
+    /// Who did not, and the first constraint that stood against it.
+    pub ruled_out: Vec<(InstanceId, Constraint)>,
+}
+
+impl Explanation {
+    fn entries(&self) -> usize {
+        self.candidates.len() + self.ruled_out.len() + 1
+    }
+}
+
+/// The last explanations.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Explanations {
+    kept: VecDeque<Explanation>,
+    entries: usize,
+}
+
+impl Explanations {
+    pub(crate) fn keep(&mut self, explanation: Explanation) {
+        self.entries += explanation.entries();
+        self.kept.push_back(explanation);
+        while self.entries > KEPT_ENTRIES && self.kept.len() > 1 {
+            self.entries -= self.kept.pop_front().map_or(0, |oldest| oldest.entries());
+        }
+    }
+
+    pub(crate) fn of(&self, decision: DecisionId) -> Option<&Explanation> {
+        // Decisions are numbered in order, and kept in order.
+        let first = self.kept.front()?.decision.0;
+        let index = usize::try_from(decision.0.checked_sub(first)?).ok()?;
+        self.kept.get(index)
+    }
+}
