@@ -48,6 +48,25 @@ impl Constraint {
         matches!(self, Self::Gone | Self::Draining | Self::Unhealthy | Self::Ejected)
     }
 
+    /// A short name, for tables.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Model => "other_model",
+            Self::Gone => "gone",
+            Self::Draining => "draining",
+            Self::Unhealthy => "unhealthy",
+            Self::Ejected => "ejected",
+            Self::Tried => "tried",
+            Self::Label => "label",
+            Self::Context => "context",
+            Self::Quality => "quality_floor",
+            Self::Cost => "cost_limit",
+            Self::TooSlow => "slo_never",
+            Self::BusyForSlo => "slo_busy",
+        }
+    }
+
     /// In words, for a client.
     #[must_use]
     pub fn reason(self) -> &'static str {

@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Report(Report),
     /// Look after a fleet.
     Fleet(Fleet),
+    /// Why a router decided as it did: every candidate with what was predicted of it.
+    Explain(Explain),
 }
 
 /// How requests are placed; over what the fleet file says.
@@ -208,6 +210,18 @@ pub(crate) enum Grouping {
     Model,
     Gpu,
     Tenant,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The decision's id, as in the answer's `x-equipoise-decision-id` header.
+    pub(crate) decision: String,
+    /// The router that decided.
+    #[arg(long, default_value = "http://127.0.0.1:8080", env = "EQUIPOISE_ROUTER")]
+    pub(crate) router: String,
+    /// Print it as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod agent;
 mod cli;
 mod control_plane;
 mod emulation;
+mod explain;
 mod fleet;
 mod instance;
 mod replay;
@@ -61,6 +62,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(options) => replay::run(&options),
         Command::Report(options) => ask(report::run(options)),
         Command::Fleet(options) => ask(fleet::run(options)),
+        Command::Explain(options) => ask(explain::run(options)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `x-equipoise-*` request headers: what a client wants beyond an answer.
 
-use equipoise_policy::{Weights, Wishes};
+use equipoise_policy::{Preset, Weights, Wishes};
 use equipoise_types::Timestamp;
 use http::HeaderMap;
 use std::time::Duration;
@@ -15,6 +15,9 @@ const COST_MAX_USD: &str = "x-equipoise-cost-max-usd";
 const LABELS: &str = "x-equipoise-labels";
 const PRIORITY: &str = "x-equipoise-priority";
 const DEADLINE_MS: &str = "x-equipoise-deadline-ms";
+const PRESET: &str = "x-equipoise-preset";
+const MINIMIZE: &str = "x-equipoise-minimize";
+const EXPLAIN: &str = "x-equipoise-explain";
 const PREFIX: &str = "x-equipoise-";
 
 /// A header that makes no sense, with the mend.
@@ -79,7 +82,7 @@ pub(crate) fn wishes(headers: &HeaderMap, now: Timestamp) -> Result<Wishes, Head
     let seconds = |name| Ok::<_, HeaderError>(number(headers, name, 1.0, DAY_MS)?.map(|ms| ms / 1e3));
     let deadline = seconds(DEADLINE_MS)?.map(|seconds| now + Duration::from_secs_f64(seconds));
     Ok(Wishes {
-        weights: text(headers, WEIGHTS)?.map(weights).transpose()?,
+        weights: asked_weights(headers)?,
         quality_min: number(headers, QUALITY_MIN, 0.0, 1.0)?,
         ttft_slo_s: seconds(TTFT_SLO_MS)?,
         e2e_slo_s: seconds(E2E_SLO_MS)?,
@@ -92,9 +95,12 @@ pub(crate) fn wishes(headers: &HeaderMap, now: Timestamp) -> Result<Wishes, Head
     })
 }
 
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 12] = [
     TENANT,
     WEIGHTS,
+    PRESET,
+    MINIMIZE,
+    EXPLAIN,
     QUALITY_MIN,
     TTFT_SLO_MS,
     E2E_SLO_MS,
@@ -118,6 +124,56 @@ fn pairs<'a>(header: &'static str, text: &'a str) -> Result<Pairs<'a>, HeaderErr
             .ok_or_else(|| wrong(header, format!("`{part}` is not key=value")))?;
         Ok((key.trim(), value.trim()))
     })))
+}
+
+/// Whether the client wants to see why.
+pub(crate) fn wants_explanation(headers: &HeaderMap) -> bool {
+    headers
+        .get(EXPLAIN)
+        .is_some_and(|value| matches!(value.as_bytes(), b"1" | b"true"))
+}
+
+/// At most one way to say what counts: weights, a preset, or one force to minimize under the hard constraints.
+fn asked_weights(headers: &HeaderMap) -> Result<Option<Weights>, HeaderError> {
+    let given: Vec<&str> = [WEIGHTS, PRESET, MINIMIZE]
+        .into_iter()
+        .filter(|name| headers.contains_key(*name))
+        .collect();
+    let (name, value) = match given.as_slice() {
+        [] => return Ok(None),
+        [name] => (*name, text(headers, name)?.unwrap_or_default()),
+        [first, second, ..] => return Err(wrong(second, format!("contradicts {first}; send one of them"))),
+    };
+    match name {
+        WEIGHTS => weights(value).map(Some),
+        PRESET => {
+            let known = Preset::ALL.map(Preset::name).join(", ");
+            let preset =
+                Preset::by_name(value).ok_or_else(|| wrong(PRESET, format!("`{value}` is not one of {known}")))?;
+            Ok(Some(preset.weights()))
+        }
+        _ => {
+            // The others break ties only.
+            let mut weights = Weights {
+                quality: 1e-6,
+                latency: 1e-6,
+                energy: 1e-6,
+                cost: 1e-6,
+            };
+            match value {
+                "energy" => weights.energy = 1.0,
+                "latency" => weights.latency = 1.0,
+                "cost" => weights.cost = 1.0,
+                _ => {
+                    return Err(wrong(
+                        MINIMIZE,
+                        format!("`{value}` is not one of energy, latency, cost"),
+                    ));
+                }
+            }
+            Ok(Some(weights))
+        }
+    }
 }
 
 /// `quality=0.6,latency=0.3`; what is not named has no weight.
@@ -207,6 +263,20 @@ mod tests {
     }
 
     #[test]
+    fn there_is_one_way_at_a_time_to_say_what_counts() {
+        let green = read(&[("x-equipoise-preset", "green")]).expect("valid").weights;
+        assert_eq!(green, Some(Preset::Green.weights()));
+        let least = read(&[("x-equipoise-minimize", "energy"), ("x-equipoise-quality-min", "0.5")]).expect("valid");
+        assert!(
+            least
+                .weights
+                .is_some_and(|weights| weights.energy > 1e3 * weights.quality)
+        );
+        let both = read(&[("x-equipoise-preset", "green"), ("x-equipoise-minimize", "energy")]);
+        assert!(both.is_err_and(|error| error.to_string().contains("contradicts")));
+    }
+
+    #[test]
     fn nonsense_is_named_with_its_header() {
         for (name, value, mend) in [
             ("x-equipoise-weights", "quality", "key=value"),
@@ -215,6 +285,8 @@ mod tests {
             ("x-equipoise-weights", "quality=0", "above zero"),
             ("x-equipoise-quality-min", "1.5", "from 0 to 1"),
             ("x-equipoise-ttft-slo-ms", "NaN", "from 1 to"),
+            ("x-equipoise-preset", "fast", "quality, balanced, latency, green, cheap"),
+            ("x-equipoise-minimize", "quality", "energy, latency, cost"),
             ("x-equipoise-qualty-min", "0.5", "x-equipoise-quality-min"),
         ] {
             let error = read(&[(name, value)]).expect_err("nonsense");

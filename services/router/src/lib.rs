@@ -9,6 +9,7 @@ mod config;
 mod control;
 mod driver;
 mod engines;
+mod explain;
 mod headers;
 mod proxy;
 mod refusal;

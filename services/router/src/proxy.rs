@@ -334,7 +334,7 @@ fn not_sent(engine: &Engine, problem: &BackendError) -> Sent {
 }
 
 /// The head of an answer, with what was decided.
-fn decided_head(state: &State, dispatch: &Dispatch, answer: &Answer) -> http::response::Builder {
+fn decided_head(state: &State, dispatch: &Dispatch, answer: &Answer, explain: bool) -> http::response::Builder {
     let mut response = http::Response::builder().status(answer.head.status);
     if let Some(headers) = response.headers_mut() {
         headers.clone_from(&answer.head.headers);
@@ -347,6 +347,9 @@ fn decided_head(state: &State, dispatch: &Dispatch, answer: &Answer) -> http::re
             &engine.model,
             &state.decision_name(dispatch.decision),
         );
+        if explain && let Some(explanation) = state.explanation_header(dispatch.decision) {
+            headers.insert("x-equipoise-explanation", explanation);
+        }
         let waited_ms = format!("{:.1}", dispatch.waited_s * 1e3);
         if let (true, Ok(waited)) = (dispatch.waited_s > 0.0, HeaderValue::from_str(&waited_ms)) {
             headers.insert("x-equipoise-waited-ms", waited);
@@ -362,7 +365,7 @@ fn pass_on(
     answer: Answer,
     mut ticket: Ticket,
 ) -> ClientResponse {
-    let head = decided_head(state, dispatch, &answer);
+    let head = decided_head(state, dispatch, &answer, headers::wants_explanation(&asked.headers));
     let body = match answer.content {
         Content::Stream(first, rest) => {
             let running = state.running(ticket.id);

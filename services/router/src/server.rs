@@ -31,6 +31,11 @@ use crate::size::PromptSize;
 /// A client that sends its headers slower than this is let go.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Longer explanations are not sent as a header: many clients refuse heads above 16 KiB.
+const LONGEST_EXPLANATION: usize = 12 << 10;
+/// Explanations of the last decisions are under here.
+pub(crate) const DECISIONS: &str = "/v1/decisions/";
+
 /// What every connection shares.
 pub(crate) struct State {
     pub(crate) name: String,
@@ -48,6 +53,17 @@ impl State {
     /// A decision's name, unique in the cluster.
     pub(crate) fn decision_name(&self, decision: DecisionId) -> String {
         format!("{}-{}", self.name, decision.0)
+    }
+
+    /// A decision's explanation as a header, if it is kept and fits.
+    pub(crate) fn explanation_header(&self, decision: DecisionId) -> Option<HeaderValue> {
+        let name = self.decision_name(decision);
+        let json = self.driver.with_scheduler(|scheduler| {
+            Some(crate::explain::json(scheduler, &name, scheduler.explanation(decision)?).to_string())
+        })?;
+        (json.len() <= LONGEST_EXPLANATION)
+            .then(|| HeaderValue::from_str(&json).ok())
+            .flatten()
     }
 
     /// A request goes out to an engine.
@@ -292,7 +308,10 @@ async fn respond(state: Arc<State>, request: http::Request<Incoming>) -> ClientR
                 "application/json",
                 concat!("{\"version\":\"equipoise ", env!("CARGO_PKG_VERSION"), "\"}"),
             ),
-            _ => error(&ErrorResponse::not_found(path)),
+            _ => match path.strip_prefix(DECISIONS) {
+                Some(name) => decision(&state, name),
+                None => error(&ErrorResponse::not_found(path)),
+            },
         },
         (method, None) if ["/v1/models", "/health", "/ping", "/metrics", "/version"].contains(&path) => {
             not_allowed(method, path, "GET")
@@ -331,6 +350,32 @@ fn models(state: &State) -> ClientResponse {
     let mut cards = vec![card(AUTO, served.iter().filter_map(|(_, context)| *context).max())];
     cards.extend(served.iter().map(|(name, context)| card(name, *context)));
     content("application/json", ModelList::new(cards).to_json())
+}
+
+/// Why a decision fell as it did.
+fn decision(state: &State, name: &str) -> ClientResponse {
+    let number = name
+        .strip_prefix(&state.name)
+        .and_then(|rest| rest.strip_prefix('-'))
+        .and_then(|n| n.parse().ok());
+    let explained = number.and_then(|number| {
+        state.driver.with_scheduler(|scheduler| {
+            let explanation = scheduler.explanation(DecisionId(number))?;
+            Some(crate::explain::json(scheduler, name, explanation).to_string())
+        })
+    });
+    match explained {
+        Some(json) => content("application/json", json),
+        None => {
+            let message = format!(
+                "The decision `{name}` is not known here: it is too long ago, or another router's. This one is `{}`.",
+                state.name
+            );
+            let mut problem = ErrorResponse::not_found(DECISIONS);
+            problem.body.message = message;
+            error(&problem)
+        }
+    }
 }
 
 fn health(state: &State) -> ClientResponse {
