@@ -6,7 +6,7 @@ use crate::least_requests::LastChosen;
 use crate::{Candidate, Choice, Policy, Request};
 
 /// KV tokens of an instance whose capacity is unknown: an 8B model on an 80 GB GPU holds about this many.
-const UNKNOWN_CAPACITY_TOKENS: u64 = 400_000;
+pub(crate) const UNKNOWN_CAPACITY_TOKENS: u64 = 400_000;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]

@@ -4,10 +4,12 @@
 //! changes nothing but its own memory, does no I/O and draws randomness only from the stream it is given. The
 //! scheduler carries the choice out. Does not belong here: queues, retries, the ledger.
 
+mod decoupled;
 mod equipoise;
 mod filter;
 mod least_kv;
 mod least_requests;
+mod llumnix_minus;
 mod power_of_two;
 mod random;
 mod request;
@@ -21,9 +23,11 @@ use equipoise_estimate::{Estimate, InstanceLoad, Prediction};
 use equipoise_types::{InstanceId, ModelId, RandomStream};
 
 pub use self::equipoise::Equipoise;
+pub use decoupled::Decoupled;
 pub use filter::{Constraint, Verdicts, check, check_prediction};
 pub use least_kv::LeastKv;
 pub use least_requests::LeastRequests;
+pub use llumnix_minus::LlumnixMinus;
 pub use power_of_two::PowerOfTwo;
 pub use random::Random;
 pub use request::{Request, Target, Weights, Wishes};
@@ -133,7 +137,7 @@ pub trait Policy: fmt::Debug + Send {
     fn choose(&mut self, request: &Request, candidates: &[Candidate], random: &mut RandomStream) -> Choice;
 }
 
-/// Every policy's name, baselines first.
+/// The names of the policies that decide on instances, baselines first. [`Decoupled::names`] are the others.
 #[must_use]
 pub fn names() -> &'static [&'static str] {
     &[
@@ -142,6 +146,7 @@ pub fn names() -> &'static [&'static str] {
         "least-requests",
         "power-of-two",
         "least-kv",
+        "llumnix-minus",
         "routebalance",
         "equipoise",
     ]
@@ -159,13 +164,18 @@ pub fn by_name(name: &str, settings: &PolicySettings) -> Result<Box<dyn Policy>,
         "least-requests" => Box::new(LeastRequests::default()),
         "power-of-two" => Box::new(PowerOfTwo),
         "least-kv" => Box::new(LeastKv::default()),
+        "llumnix-minus" => Box::new(LlumnixMinus::default()),
         "routebalance" => Box::new(RouteBalance::new(settings.routebalance)),
         "equipoise" => Box::new(Equipoise::new(settings.weights, settings.references)),
-        _ => {
-            return Err(SettingsError::UnknownPolicy {
-                name: name.to_owned(),
-                known: names().join(", "),
-            });
-        }
+        _ => match Decoupled::by_name(name) {
+            Some(decoupled) => Box::new(decoupled),
+            None => {
+                let known = [names(), Decoupled::names()].concat().join(", ");
+                return Err(SettingsError::UnknownPolicy {
+                    name: name.to_owned(),
+                    known,
+                });
+            }
+        },
     })
 }

@@ -553,7 +553,7 @@ proptest! {
     // No request is lost or answered twice, the ledger and the outside agree after every event, and the same events
     // give the same actions.
     #[test]
-    fn every_request_has_one_fate(policy in 0..7_usize, steps in proptest::collection::vec(any_step(), 0..150)) {
+    fn every_request_has_one_fate(policy in 0..equipoise_policy::names().len(), steps in proptest::collection::vec(any_step(), 0..150)) {
         let policy = equipoise_policy::names()[policy];
         prop_assert_eq!(run(policy, &steps)?, run(policy, &steps)?);
     }
