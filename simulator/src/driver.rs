@@ -7,7 +7,9 @@ use std::time::Duration;
 use equipoise_config::FleetConfig;
 use equipoise_engine::{EngineEvent, EngineRequest};
 use equipoise_fleet::FleetDelta;
-use equipoise_scheduler::{Action, Dispatch, Event, Failure, Request, Scheduler, SchedulerConfig, TokenUsage, Wishes};
+use equipoise_scheduler::{
+    Action, Dispatch, Event, Failure, Prefix, Request, Scheduler, SchedulerConfig, TokenUsage, Wishes,
+};
 use equipoise_trace::{MOONCAKE_BLOCK_TOKENS, WorkloadRecord};
 use equipoise_types::{RequestId, Timestamp};
 
@@ -173,6 +175,10 @@ impl<'a, S: Sink> Driver<'a, S> {
                 max_output_tokens: None,
                 streams: true,
                 forecast: None,
+                prefix: Prefix {
+                    block_tokens: MOONCAKE_BLOCK_TOKENS,
+                    blocks: record.prefix_blocks.clone().unwrap_or_default(),
+                },
                 wishes: Wishes::default(),
             });
             self.next_arrival += 1;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use equipoise_estimate::{InstanceEstimator, PriceOfTokens};
 use equipoise_types::{InstanceId, ModelId, Timestamp};
 
+use crate::prefix::{DEFAULT_BLOCKS, PrefixIndex};
 use crate::{EngineSample, Health, InstanceSpec, PeerLoad};
 
 /// How far back in-flight counts are kept, to compare a telemetry sample with what was out when it was taken.
@@ -44,6 +45,7 @@ pub struct Instance {
     /// Requests of unknown origin, by the last sample.
     pub(crate) foreign: u32,
     in_flight_history: VecDeque<(Timestamp, u32)>,
+    prefixes: PrefixIndex,
 }
 
 impl Instance {
@@ -62,6 +64,7 @@ impl Instance {
             peers: None,
             foreign: 0,
             in_flight_history: VecDeque::from([(Timestamp::ZERO, 0)]),
+            prefixes: PrefixIndex::new(DEFAULT_BLOCKS),
         }
     }
 
@@ -88,6 +91,23 @@ impl Instance {
                 input_usd: price.input_usd_per_mtok / 1e6,
                 output_usd: price.output_usd_per_mtok / 1e6,
             })
+    }
+
+    /// How many of a prompt's tokens it has probably computed already; never the last one, which must be computed.
+    #[must_use]
+    pub fn cached_tokens(&self, prompt_tokens: u32, block_tokens: u32, blocks: &[u64]) -> u32 {
+        if blocks.is_empty() {
+            return 0;
+        }
+        let matched = u32::try_from(self.prefixes.matched(blocks)).unwrap_or(u32::MAX);
+        matched
+            .saturating_mul(block_tokens)
+            .min(prompt_tokens.saturating_sub(1))
+    }
+
+    /// A prompt was sent there.
+    pub(crate) fn note_prefix(&mut self, blocks: &[u64]) {
+        self.prefixes.note(blocks);
     }
 
     /// Notes how many of this router's requests are out, after a change.

@@ -8,6 +8,7 @@ mod delta;
 mod health;
 mod instance;
 mod ledger;
+mod prefix;
 mod spec;
 mod state;
 

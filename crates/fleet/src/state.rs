@@ -261,6 +261,13 @@ impl Fleet {
         booked
     }
 
+    /// A prompt with these blocks was sent to an instance: it will be in its prefix cache.
+    pub fn note_prefix(&mut self, instance: InstanceId, blocks: &[u64]) {
+        if let Some(instance) = self.instances.get_mut(instance.index()) {
+            instance.note_prefix(blocks);
+        }
+    }
+
     /// The first token of a booked request came.
     pub fn first_token(&mut self, now: Timestamp, request: RequestId) {
         self.ledger.first_token(now, request);

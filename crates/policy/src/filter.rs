@@ -71,18 +71,18 @@ impl Constraint {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Model => "serve another model",
-            Self::Gone => "are gone",
-            Self::Draining => "are draining",
-            Self::Unhealthy => "are unhealthy",
-            Self::Ejected => "have failed several requests in a row",
-            Self::Tried => "have failed this request",
-            Self::Label => "lack a label it asks for",
-            Self::Context => "have too short a context for it",
-            Self::Quality => "are below its quality floor",
-            Self::Cost => "are above its cost limit",
-            Self::TooSlow => "are too slow for its SLO even when idle",
-            Self::BusyForSlo => "are too busy for its SLO",
+            Self::Model => "of another model",
+            Self::Gone => "gone",
+            Self::Draining => "draining or without weight",
+            Self::Unhealthy => "unhealthy",
+            Self::Ejected => "ejected after failures in a row",
+            Self::Tried => "tried already",
+            Self::Label => "without a label it asks for",
+            Self::Context => "with too short a context for it",
+            Self::Quality => "below its quality floor",
+            Self::Cost => "above its cost limit",
+            Self::TooSlow => "too slow for its SLO even when idle",
+            Self::BusyForSlo => "too busy for its SLO",
         }
     }
 }
@@ -183,7 +183,7 @@ impl Verdicts {
         self.0.contains_key(&Constraint::Tried)
     }
 
-    /// In words: `2 are draining, 1 are unhealthy`; what serves another model is nobody's concern.
+    /// In words: `2 draining or without weight, 1 unhealthy`; what serves another model is nobody's concern.
     #[must_use]
     pub fn reasons(&self) -> String {
         let parts: Vec<String> = self

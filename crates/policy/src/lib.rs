@@ -11,6 +11,7 @@ mod least_kv;
 mod least_requests;
 mod llumnix_minus;
 mod power_of_two;
+mod prefix_aware;
 mod random;
 mod request;
 mod round_robin;
@@ -29,8 +30,9 @@ pub use least_kv::LeastKv;
 pub use least_requests::LeastRequests;
 pub use llumnix_minus::LlumnixMinus;
 pub use power_of_two::PowerOfTwo;
+pub use prefix_aware::PrefixAware;
 pub use random::Random;
-pub use request::{Request, Target, Weights, Wishes};
+pub use request::{Prefix, Request, Target, Weights, Wishes};
 pub use round_robin::RoundRobin;
 pub use routebalance::{QualityNorm, RouteBalance, RouteBalanceSettings};
 pub use settings::{PolicySettings, Preset, References, SettingsError};
@@ -48,6 +50,8 @@ pub struct Candidate {
     pub slots: u32,
     /// KV tokens it can hold, where known.
     pub kv_capacity_tokens: Option<u64>,
+    /// Prompt tokens it has probably in its prefix cache.
+    pub cached_tokens: u32,
     /// Relative share of traffic, above zero.
     pub weight: f64,
     /// The prediction, with what is needed to learn from its outcome.
@@ -147,6 +151,7 @@ pub fn names() -> &'static [&'static str] {
         "power-of-two",
         "least-kv",
         "llumnix-minus",
+        "prefix-aware",
         "routebalance",
         "equipoise",
     ]
@@ -165,6 +170,7 @@ pub fn by_name(name: &str, settings: &PolicySettings) -> Result<Box<dyn Policy>,
         "power-of-two" => Box::new(PowerOfTwo),
         "least-kv" => Box::new(LeastKv::default()),
         "llumnix-minus" => Box::new(LlumnixMinus::default()),
+        "prefix-aware" => Box::new(PrefixAware::default()),
         "routebalance" => Box::new(RouteBalance::new(settings.routebalance)),
         "equipoise" => Box::new(Equipoise::new(settings.weights, settings.references)),
         _ => match Decoupled::by_name(name) {

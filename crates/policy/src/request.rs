@@ -25,8 +25,28 @@ pub struct Request {
     /// their profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast: Option<Forecast>,
+    /// The prompt's blocks, for what is cached of it where.
+    #[serde(default, skip_serializing_if = "Prefix::is_empty")]
+    pub prefix: Prefix,
     /// What the client wants beyond an answer.
     pub wishes: Wishes,
+}
+
+/// A prompt as a chain of block hashes: each stands for its block and all before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefix {
+    /// Tokens of a block.
+    pub block_tokens: u32,
+    /// The chain, from the start of the prompt; the last, incomplete block is left out.
+    pub blocks: Vec<u64>,
+}
+
+impl Prefix {
+    /// True where nothing is known of the prompt.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
 }
 
 /// What the `model` field asks for.

@@ -13,7 +13,7 @@ mod queue;
 mod scheduler;
 
 pub use config::SchedulerConfig;
-pub use equipoise_policy::{Request, Target, Weights, Wishes};
+pub use equipoise_policy::{Prefix, Request, Target, Weights, Wishes};
 pub use event::{Action, Dispatch, Event, Failure, Refusal, TokenUsage};
 pub use explanation::Explanation;
 pub use scheduler::Scheduler;

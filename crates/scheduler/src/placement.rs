@@ -85,10 +85,17 @@ impl Decision<'_> {
             Some(forecast) => model.quality.predict_from(forecast),
             None => model.quality.predict(),
         };
+        let (prefix, prompt_tokens) = (&request.prefix, request.prompt_tokens);
+        let cached_tokens = instance.cached_tokens(prompt_tokens, prefix.block_tokens, &prefix.blocks);
         let predict = |load: &InstanceLoad| {
-            instance
-                .estimator
-                .predict(self.now, request.prompt_tokens, length, quality, instance.price(), load)
+            instance.estimator.predict(
+                self.now,
+                prompt_tokens - cached_tokens.min(prompt_tokens),
+                length,
+                quality,
+                instance.price(),
+                load,
+            )
         };
         let mut prediction = predict(&load);
         prediction.forecast_output_tokens = forecast.map(|forecast| forecast.output_tokens.mean);
@@ -101,6 +108,7 @@ impl Decision<'_> {
             load,
             slots: instance.estimator.slots(),
             kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
+            cached_tokens,
             weight: instance.weight,
             prediction,
         })

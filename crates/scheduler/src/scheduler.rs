@@ -241,14 +241,16 @@ impl Scheduler {
     ) {
         let request = &pending.request;
         let silent = !request.streams;
+        let uncached = request.prompt_tokens.saturating_sub(candidate.cached_tokens);
         self.fleet.book(
             now,
             request.id,
             candidate.instance,
-            request.prompt_tokens,
+            uncached,
             silent,
             candidate.prediction,
         );
+        self.fleet.note_prefix(candidate.instance, &request.prefix.blocks);
         actions.push(Action::Dispatch(Dispatch {
             request: request.id,
             decision: DecisionId(self.decisions),

@@ -264,6 +264,7 @@ pub(crate) enum FleetAction {
         /// Its name.
         name: String,
         /// 1 is normal, 0 none.
+        #[arg(allow_negative_numbers = true)]
         weight: f64,
     },
 }

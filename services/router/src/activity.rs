@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use dashmap::DashMap;
 use equipoise_estimate::Estimate;
 use equipoise_proto::v1;
+use equipoise_scheduler::TokenUsage;
 use equipoise_types::{RequestId, Timestamp};
 use parking_lot::Mutex;
 
@@ -34,7 +35,7 @@ pub(crate) struct Running {
 #[derive(Debug)]
 struct Told {
     until: Timestamp,
-    prefill: bool,
+    prefill_tokens: u32,
     decode_tokens: u32,
     ended: bool,
 }
@@ -42,8 +43,8 @@ struct Told {
 /// How a request's last slice ends it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ending {
-    /// Answer tokens as the engine counted them, if it did.
-    pub(crate) output_tokens: Option<u32>,
+    /// Tokens as the engine counted them, if it did.
+    pub(crate) usage: Option<TokenUsage>,
     /// There was no usable answer.
     pub(crate) wasted: bool,
 }
@@ -58,12 +59,7 @@ impl Running {
         dispatched_at: Timestamp,
         estimate: Estimate,
     ) -> Self {
-        let told = Told {
-            until: dispatched_at,
-            prefill: false,
-            decode_tokens: 0,
-            ended: false,
-        };
+        let told = Told { until: dispatched_at, prefill_tokens: 0, decode_tokens: 0, ended: false };
         Self {
             decision,
             instance,
@@ -107,35 +103,31 @@ impl Running {
         if told.ended || (now <= told.until && ending.is_none()) {
             return None;
         }
-        let (mut prefilled, mut decoded) = self.progress(now);
+        let (prefilled, decoded) = self.progress(now);
+        let mut prompt_tokens = if prefilled { self.prompt_tokens } else { 0 };
+        let mut output_tokens = decoded;
         if let Some(ending) = ending {
             // What the engine counted is the truth; what failed before its answer may have computed its prompt.
-            prefilled = true;
-            decoded = ending
-                .output_tokens
-                .unwrap_or_else(|| self.output_tokens.load(Ordering::Relaxed));
+            prompt_tokens = ending.usage.map_or(self.prompt_tokens, |usage| usage.prompt_tokens);
+            let seen = self.output_tokens.load(Ordering::Relaxed);
+            output_tokens = ending.usage.map_or(seen, |usage| usage.output_tokens);
         }
-        let new_prefill = prefilled && !told.prefill;
         let slice = v1::Activity {
             decision: self.decision.clone(),
             instance: self.instance.clone(),
             tenant: self.tenant.clone(),
             start_unix_ns: unix_ns(told.until),
             end_unix_ns: unix_ns(now.max(told.until)),
-            prefill_tokens: if new_prefill { self.prompt_tokens } else { 0 },
-            decode_tokens: decoded.saturating_sub(told.decode_tokens),
-            context_tokens: if prefilled {
-                self.prompt_tokens.saturating_add(decoded)
-            } else {
-                0
-            },
+            prefill_tokens: prompt_tokens.saturating_sub(told.prefill_tokens),
+            decode_tokens: output_tokens.saturating_sub(told.decode_tokens),
+            context_tokens: prompt_tokens.saturating_add(output_tokens),
             finished: ending.is_some(),
             wasted: ending.is_some_and(|ending| ending.wasted),
         };
         *told = Told {
             until: now.max(told.until),
-            prefill: prefilled || told.prefill,
-            decode_tokens: decoded.max(told.decode_tokens),
+            prefill_tokens: prompt_tokens.max(told.prefill_tokens),
+            decode_tokens: output_tokens.max(told.decode_tokens),
             ended: ending.is_some(),
         };
         Some(slice)
@@ -230,13 +222,13 @@ mod tests {
             at(0.5),
             |time| time.0,
             Ending {
-                output_tokens: Some(8),
+                usage: Some(TokenUsage { prompt_tokens: 60, output_tokens: 8 }),
                 wasted: false,
             },
         );
         slices.extend(log.take(at(0.6), |time| time.0));
         assert!(log.take(at(0.8), |time| time.0).is_empty());
-        assert_eq!(slices.iter().map(|slice| slice.prefill_tokens).sum::<u32>(), 50);
+        assert_eq!(slices.iter().map(|slice| slice.prefill_tokens).sum::<u32>(), 60);
         assert_eq!(
             slices.iter().map(|slice| slice.decode_tokens).collect::<Vec<_>>(),
             [0, 5, 3]
@@ -261,7 +253,7 @@ mod tests {
             at(3.0),
             |time| time.0,
             Ending {
-                output_tokens: Some(25),
+                usage: Some(TokenUsage { prompt_tokens: 60, output_tokens: 25 }),
                 wasted: false,
             },
         );

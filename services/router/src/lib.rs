@@ -11,6 +11,7 @@ mod driver;
 mod engines;
 mod explain;
 mod headers;
+mod prompt;
 mod proxy;
 mod refusal;
 mod relay;

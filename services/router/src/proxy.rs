@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 
 use crate::driver::Verdict;
 use crate::engines::Engine;
+use crate::prompt::PromptReader;
 use crate::relay::{ClientResponse, decided, error, whole};
 use crate::server::State;
 use crate::stream::RelayBody;
@@ -37,11 +38,11 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    fn end(&mut self, outcome: Outcome, event: Option<Event>, output_tokens: Option<u32>) {
+    fn end(&mut self, outcome: Outcome, event: Option<Event>, usage: Option<TokenUsage>) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        self.state.close(self.id, output_tokens, outcome != Outcome::Answered);
+        self.state.close(self.id, usage, outcome != Outcome::Answered);
         self.state.driver.close_mailbox(self.id);
         self.state.metrics.count_request(&self.model, outcome);
         if let Some(event) = event {
@@ -57,15 +58,12 @@ impl Ticket {
             prompt_tokens: usage.prompt_tokens,
             output_tokens: usage.completion_tokens,
         });
-        let output = usage.map(|usage| usage.output_tokens);
         self.end(
             Outcome::Answered,
             Some(Event::Finished {
                 request: self.id,
                 usage,
-            }),
-            output,
-        );
+            }), usage);
     }
 
     /// Failed for good; the instance is at fault.
@@ -126,7 +124,9 @@ async fn ask(
         }
         Err(_) => return Err(ErrorResponse::timeout("The request body did not arrive within 60 s.").into()),
     };
-    let head = RequestHead::parse(endpoint, &body).map_err(|error| Box::new(error.into()))?;
+    let mut prompt = PromptReader::default();
+    let parsed = RequestHead::parse_with(endpoint, &body, &mut |part| prompt.read(part));
+    let head = parsed.map_err(|error| Box::new(error.into()))?;
     let bad_header = |error: headers::HeaderError| {
         Box::new(
             ErrorResponse::invalid_request(error.to_string())
@@ -150,6 +150,7 @@ async fn ask(
         max_output_tokens: head.max_tokens,
         streams: head.stream,
         forecast: None,
+        prefix: prompt.into_prefix(),
         wishes,
     };
     Ok((

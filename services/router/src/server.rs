@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use equipoise_openai::{Endpoint, ErrorResponse, ModelCard, ModelList, Usage};
-use equipoise_scheduler::Dispatch;
+use equipoise_scheduler::{Dispatch, TokenUsage};
 use equipoise_telemetry::{Direction, RouterMetrics, exposition};
 use equipoise_types::{DecisionId, RequestId};
 use http::{HeaderValue, Method, StatusCode, header};
@@ -92,10 +92,10 @@ impl State {
     }
 
     /// Its work there is over.
-    pub(crate) fn close(&self, id: RequestId, output_tokens: Option<u32>, wasted: bool) {
+    pub(crate) fn close(&self, id: RequestId, usage: Option<TokenUsage>, wasted: bool) {
         let now = self.driver.now();
         self.activity
-            .end(id, now, |at| self.driver.unix_ns(at), Ending { output_tokens, wasted });
+            .end(id, now, |at| self.driver.unix_ns(at), Ending { usage, wasted });
     }
 
     /// The request as the energy ledger follows it.

@@ -2,7 +2,7 @@ use equipoise_estimate::{Estimate, InstanceLoad, Prediction};
 use equipoise_types::{InstanceId, Joules, RequestId};
 
 use super::*;
-use crate::{Target, Wishes};
+use crate::{Prefix, Target, Wishes};
 
 fn options(figures: &[(f64, f64)]) -> Vec<ModelOption> {
     let option = |(id, &(quality, cost_usd)): (usize, &(f64, f64))| ModelOption {
@@ -75,6 +75,7 @@ fn the_dispatcher_sees_one_model_only() {
             },
             slots: 8,
             kv_capacity_tokens: None,
+            cached_tokens: 0,
             weight: 1.0,
             prediction: Prediction {
                 estimate,
@@ -99,6 +100,7 @@ fn the_dispatcher_sees_one_model_only() {
         max_output_tokens: None,
         streams: false,
         forecast: None,
+        prefix: Prefix::default(),
         wishes: Wishes::default(),
     };
     let mut policy = Decoupled::by_name("quality-greedy+shortest-queue").expect("known");

@@ -3,7 +3,7 @@ use equipoise_types::{InstanceId, Joules, ModelId, RequestId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Preset, Target, Wishes};
+use crate::{Prefix, Preset, Target, Wishes};
 
 fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_flight: u32) -> Candidate {
     let estimate = Estimate {
@@ -26,6 +26,7 @@ fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_f
         },
         slots: 8,
         kv_capacity_tokens: None,
+        cached_tokens: 0,
         weight: 1.0,
         prediction: Prediction {
             estimate,
@@ -47,6 +48,7 @@ fn request(weights: Option<Weights>) -> Request {
         max_output_tokens: None,
         streams: true,
         forecast: None,
+        prefix: Prefix::default(),
         wishes: Wishes {
             weights,
             ..Wishes::default()

@@ -7,7 +7,7 @@ use equipoise_estimate::{Estimate, Prediction};
 use equipoise_types::{Joules, ModelId, RequestId};
 
 use super::*;
-use crate::{Target, Wishes};
+use crate::{Prefix, Target, Wishes};
 
 const PROMPT: f64 = 80.0;
 const LENGTH: f64 = 200.0;
@@ -73,6 +73,7 @@ fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
                 load,
                 slots: 256,
                 kv_capacity_tokens: None,
+                cached_tokens: 0,
                 weight: 1.0,
                 prediction: Prediction {
                     estimate,
@@ -122,6 +123,7 @@ fn run(
         max_output_tokens: None,
         streams: false,
         forecast: None,
+        prefix: Prefix::default(),
         wishes: Wishes {
             labels: BTreeMap::new(),
             ..Wishes::default()

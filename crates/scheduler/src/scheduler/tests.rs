@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use equipoise_fleet::{EngineSample, InstanceSpec, LimitsSpec, ModelProfile};
-use equipoise_policy::{Preset, Wishes};
+use equipoise_policy::{Prefix, Preset, Wishes};
 use proptest::prelude::*;
 
 use super::*;
@@ -37,6 +37,7 @@ fn request(id: u64) -> Request {
         max_output_tokens: Some(50),
         streams: true,
         forecast: None,
+        prefix: Prefix::default(),
         wishes: Wishes::default(),
     }
 }
@@ -287,7 +288,7 @@ fn refusals_name_the_reason() {
     }));
     let draining = stage.arrive(ask("n", 3));
     assert!(
-        matches!(refusal(&draining), Some(Refusal::Unavailable { reasons }) if reasons == "1 are draining"),
+        matches!(refusal(&draining), Some(Refusal::Unavailable { reasons }) if reasons == "1 draining or without weight"),
         "{draining:?}"
     );
 }

@@ -1,5 +1,5 @@
 use super::*;
-use equipoise_policy::{Request, Target, Wishes};
+use equipoise_policy::{Prefix, Request, Target, Wishes};
 use equipoise_scheduler::Refusal;
 use equipoise_types::RequestId;
 
@@ -12,6 +12,7 @@ fn sample() -> Vec<(Timestamp, Event, Vec<Action>)> {
         max_output_tokens: None,
         streams: true,
         forecast: None,
+        prefix: Prefix::default(),
         wishes: Wishes {
             quality_min: Some(0.1 + 0.2),
             ..Wishes::default()
