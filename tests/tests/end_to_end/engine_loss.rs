@@ -1,7 +1,7 @@
 //! A node dies, with its agent and its engines; or leaves in good order.
 
 use crate::client::{CHAT, streamed_chat};
-use crate::cluster::{ControlPlane, FleetFile, FleetList, agent, available, router, settled};
+use crate::cluster::{ControlPlane, FleetFile, FleetList, agent, available, router, router_with, settled};
 use crate::eventually;
 use crate::load::{Asking, Load};
 
@@ -28,7 +28,8 @@ async fn engines_that_die_under_load_cost_no_whole_answer() {
     let (mut dying, _living, (_router, client)) = tokio::join!(
         agent(&plane.url, "node-doomed", &doomed),
         agent(&plane.url, "node-steady", &steady),
-        router(&plane.url, "router-a")
+        // Each in turn: a policy that saves energy may leave one of two idle instances asleep.
+        router_with(&plane.url, "router-a", "round-robin")
     );
     settled(&plane.url, 2, "router-a").await;
 
