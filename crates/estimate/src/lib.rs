@@ -10,8 +10,8 @@ mod length;
 mod load;
 mod quality;
 mod residual;
-mod split;
 mod slope;
+mod split;
 
 pub use instance::{InstanceEstimator, Observation, Prediction, PriceOfTokens};
 pub use length::{LengthEstimate, LengthPredictor};

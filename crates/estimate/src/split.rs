@@ -16,7 +16,7 @@ const TRUSTED_AFTER: u64 = 8;
 /// to the variance, so that the slope goes to zero with it.
 const FLAT: f64 = 1e-5;
 /// A part is never held to take no time at all.
-const LEAST_FACTOR: f64 = 1e-3;
+const LEAST_FACTOR: f64 = 1e-6;
 
 /// The running regression. Constant memory.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,7 +72,10 @@ impl Split {
         let first = further + slope;
         // Time is not negative: where one part would be, the line through zero that fits best takes its place.
         Some(if further < LEAST_FACTOR {
-            (self.share_ratio.value()? / self.share_share.value()?.max(FLAT), LEAST_FACTOR)
+            (
+                self.share_ratio.value()? / self.share_share.value()?.max(FLAT),
+                LEAST_FACTOR,
+            )
         } else if first < LEAST_FACTOR {
             let rest_rest = 1.0 - 2.0 * share + self.share_share.value()?;
             let rest_ratio = ratio - self.share_ratio.value()?;
@@ -118,7 +121,10 @@ mod tests {
             split.observe(2.0, 0.5, 0.5);
         }
         let parts = split.observe(2.0, 0.5, 0.5);
-        assert!((parts.0 - 1.0).abs() < 1e-6 && (parts.1 - 1.0).abs() < 1e-6, "{parts:?}");
+        assert!(
+            (parts.0 - 1.0).abs() < 1e-6 && (parts.1 - 1.0).abs() < 1e-6,
+            "{parts:?}"
+        );
     }
 
     proptest! {
