@@ -90,10 +90,10 @@ async fn run(options: &Options) -> anyhow::Result<()> {
             rows.push(row(policy, &report));
         }
     }
-    let bar = ["(the bar)", "<= 6", "", "", "<= 403", "", "", "", ""];
+    let bar = ["(the bar)", "<= 6", "", "", "", "", "<= 403", "", "", "", ""];
     rows.push(bar.map(str::to_owned).to_vec());
     for [router, share, p50, p90, p99, finished] in ELSEWHERE {
-        let cells = [&format!("[1] {router}"), share, p50, p90, p99, "", finished, "", "2640"];
+        let cells = [&format!("[1] {router}"), share, "", "", p50, p90, p99, "", finished, "", "2640"];
         rows.push(cells.map(str::to_owned).to_vec());
     }
     say(&table(&rows));
@@ -142,7 +142,9 @@ async fn once(options: &Options, policy: &str, seed: u64) -> anyhow::Result<Load
 }
 
 fn row(policy: &str, report: &LoadReport) -> Vec<String> {
-    let mut row = vec![policy.to_owned(), format!("{:.2}", report.share("slow-0") * 100.0)];
+    let shares = ["slow-0", "fast-0", "fast-1"].map(|name| format!("{:.2}", report.share(name) * 100.0));
+    let mut row = vec![policy.to_owned()];
+    row.extend(shares);
     row.extend(report.e2e.in_ms(&[50.0, 90.0, 99.0, 100.0]));
     row.extend([report.finished_in_span, report.finished, report.offered].map(|count| count.to_string()));
     row

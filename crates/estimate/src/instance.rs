@@ -39,7 +39,7 @@ pub struct PriceOfTokens {
 pub struct Prediction {
     /// What was said.
     pub estimate: Estimate,
-    /// Time to first token before the learned factor, seconds.
+    /// Time to first token before the learned factor, without the wait for a slot, seconds.
     pub base_ttft_s: f64,
     /// Time per token before the learned factor, seconds.
     pub base_tpot_s: f64,
@@ -160,12 +160,14 @@ impl InstanceEstimator {
         let base_tpot_s = self.step_seconds(batch + 1, load.kv_tokens + context as u64) * load_factor;
         let prefill_s = self.prefill_seconds(prompt_tokens, load) * load_factor;
         let tpot_factor = self.tpot.factor(now);
-        let queue_s = self.queue_seconds(prompt_tokens, output, base_tpot_s * tpot_factor, load);
+        let ttft_factor = self.ttft.factor(now);
+        let hold_s = self.hold_seconds(ttft_factor, base_tpot_s * tpot_factor, load);
+        let queue_s = self.queue_seconds(prompt_tokens, output, hold_s, load);
         // A request that arrives in the middle of a step waits for its end.
         let step_wait_s = if load.in_flight > 0 { 0.5 * base_tpot_s } else { 0.0 };
         let base_ttft_s = prefill_s + step_wait_s;
         // Who waits longer than predicted is evidence by itself: the next one will not be answered sooner.
-        let ttft_s = base_ttft_s * self.ttft.factor(now) + queue_s + load.overdue_s;
+        let ttft_s = base_ttft_s * ttft_factor + queue_s + load.overdue_s;
         let tpot_s = base_tpot_s * tpot_factor;
         let energy = self.marginal_energy(prompt_tokens, output, context, load);
         Prediction {
@@ -180,7 +182,7 @@ impl InstanceEstimator {
                 energy: Joules(energy * self.energy.factor(now)),
                 cost_usd: f64::from(prompt_tokens) * price.input_usd + output * price.output_usd,
             },
-            base_ttft_s: base_ttft_s + queue_s,
+            base_ttft_s,
             base_tpot_s,
             forecast_output_tokens: None,
             in_flight: load.in_flight,
@@ -216,8 +218,18 @@ impl InstanceEstimator {
         }
     }
 
-    /// Wait for a slot: so many must finish first, and they finish at the rate slots / (length * step).
-    fn queue_seconds(&self, prompt_tokens: u32, output: f64, tpot_s: f64, load: &InstanceLoad) -> f64 {
+    /// How long a request keeps its slot. The prompts ahead are in the prefill already where the physics is known; an
+    /// opaque engine may take its time for other things than tokens, and what is learned of that is in the first factor.
+    fn hold_seconds(&self, ttft_factor: f64, tpot_s: f64, load: &InstanceLoad) -> f64 {
+        let fixed_s = match &self.physics {
+            Some(_) => 0.0,
+            None => nominal::TTFT_S * ttft_factor,
+        };
+        fixed_s + load.mean_remaining_tokens().max(1.0) * tpot_s
+    }
+
+    /// Wait for a slot: so many must finish first, and they finish at the rate slots / hold.
+    fn queue_seconds(&self, prompt_tokens: u32, output: f64, hold_s: f64, load: &InstanceLoad) -> f64 {
         let mut slots = f64::from(self.slots());
         if let Some(capacity) = self.kv_capacity_tokens() {
             let mine = f64::from(prompt_tokens) + output;
@@ -229,8 +241,7 @@ impl InstanceEstimator {
         if excess <= 0.0 {
             return 0.0;
         }
-        let remaining = load.mean_remaining_tokens().max(1.0);
-        excess * remaining * tpot_s / slots
+        excess * hold_s / slots
     }
 
     /// How much more the instance draws in all because of this request: its prompt's computation, its share of each
@@ -284,25 +295,34 @@ impl InstanceEstimator {
             .output_tokens
             .map_or(prediction.estimate.output_tokens, f64::from)
             .max(1.0);
-        let base = prediction.base_ttft_s + (output - 1.0) * prediction.base_tpot_s;
-        self.slope.observe(
-            prediction.in_flight,
-            observation.e2e_s / (base / prediction.load_factor),
-        );
+        let further = output - 1.0;
+        // The wait for a slot was predicted on its own: what it explains is not the engine's speed. Where it was
+        // overrated, a tenth of the time remains to learn from.
+        let own_s = |seconds: f64| (seconds - prediction.estimate.queue_s).max(0.1 * seconds);
+        self.observe_slope(now, own_s(observation.e2e_s), further, prediction);
         if let Some(ttft_s) = observation.ttft_s {
-            self.ttft.observe(now, ttft_s, prediction.base_ttft_s);
+            self.ttft.observe(now, own_s(ttft_s), prediction.base_ttft_s);
             if output > 1.5 {
-                self.tpot.observe(
-                    now,
-                    (observation.e2e_s - ttft_s) / (output - 1.0),
-                    prediction.base_tpot_s,
-                );
+                let tpot_s = (observation.e2e_s - ttft_s) / further;
+                self.tpot.observe(now, tpot_s, prediction.base_tpot_s);
             }
         } else {
-            // In one piece: what is known is the whole, so both parts are corrected alike.
-            self.ttft.observe(now, observation.e2e_s, base);
-            self.tpot.observe(now, observation.e2e_s, base);
+            let further_s = further * prediction.base_tpot_s;
+            let (first, rest) = self
+                .split
+                .observe(own_s(observation.e2e_s), prediction.base_ttft_s, further_s);
+            self.ttft.observe(now, first, prediction.base_ttft_s);
+            self.tpot.observe(now, rest, further_s);
         }
+    }
+
+    /// Both parts in the proportion that was learned of them, so that where length does not matter a long answer does
+    /// not pass for a quick one; their level is the same for all and does not matter to a slope.
+    fn observe_slope(&mut self, now: Timestamp, own_s: f64, further: f64, prediction: &Prediction) {
+        let (first, rest) = (self.ttft.factor(now), self.tpot.factor(now));
+        let whole_s = first * prediction.base_ttft_s + rest * further * prediction.base_tpot_s;
+        let expected_s = whole_s / first.max(rest) / prediction.load_factor;
+        self.slope.observe(prediction.in_flight, own_s / expected_s);
     }
 
     /// Learns from a telemetry sample: an engine that lets requests wait is full, and its draw corrects the model's.

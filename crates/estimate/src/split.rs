@@ -16,7 +16,7 @@ const TRUSTED_AFTER: u64 = 8;
 /// to the variance, so that the slope goes to zero with it.
 const FLAT: f64 = 1e-5;
 /// A part is never held to take no time at all.
-const LEAST_FACTOR: f64 = 1e-3;
+const LEAST_FACTOR: f64 = 1e-6;
 
 /// The running regression. Constant memory.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -84,9 +84,24 @@ impl ControlPlane {
     }
 }
 
-/// A router in its own process.
+/// A router in its own process, under the default policy.
 pub(crate) async fn router(control: &str, name: &str) -> (Process, Client) {
-    let mut process = Process::start(&["router", "--control", control, "--listen", ANY, "--name", name]);
+    router_with(control, name, "equipoise").await
+}
+
+pub(crate) async fn router_with(control: &str, name: &str, policy: &str) -> (Process, Client) {
+    let arguments = [
+        "router",
+        "--control",
+        control,
+        "--listen",
+        ANY,
+        "--name",
+        name,
+        "--policy",
+        policy,
+    ];
+    let mut process = Process::start(&arguments);
     let url = url(&process.line_with("router: http").await);
     let client = Client::new(url.trim_end_matches("/v1"));
     (process, client)

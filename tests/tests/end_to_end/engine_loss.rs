@@ -1,6 +1,7 @@
 //! A node dies, with its agent and its engines; or leaves in good order.
 
-use crate::cluster::{ControlPlane, FleetFile, FleetList, agent, available, router, settled};
+use crate::client::{CHAT, streamed_chat};
+use crate::cluster::{ControlPlane, FleetFile, FleetList, agent, available, router, router_with, settled};
 use crate::eventually;
 use crate::load::{Asking, Load};
 
@@ -27,7 +28,8 @@ async fn engines_that_die_under_load_cost_no_whole_answer() {
     let (mut dying, _living, (_router, client)) = tokio::join!(
         agent(&plane.url, "node-doomed", &doomed),
         agent(&plane.url, "node-steady", &steady),
-        router(&plane.url, "router-a")
+        // Each in turn: a policy that saves energy may leave one of two idle instances asleep.
+        router_with(&plane.url, "router-a", "round-robin")
     );
     settled(&plane.url, 2, "router-a").await;
 
@@ -70,19 +72,41 @@ async fn the_instances_of_a_dead_node_end_with_its_lease() {
     vanished(&plane.url, "lone").await;
     available(&client, 0).await;
     let answer = client.chat("gemma-2-2b", 1, &[]).await;
-    assert!(
-        [404, 503].contains(&answer.status),
-        "refused clearly: {} {}",
-        answer.status,
-        answer.text()
-    );
-    assert!(answer.json()["error"]["message"].is_string());
+    let message = answer.error(503, "unavailable");
+    assert!(message.contains("gone"), "{message}");
 
     // The node comes back, and so does its work.
     let _node = agent(&plane.url, "node-a", &fleet).await;
     settled(&plane.url, 1, "router-a").await;
     available(&client, 1).await;
     assert_eq!(client.chat("gemma-2-2b", 1, &[]).await.status, 200);
+}
+
+/// What was shown cannot be taken back: the client is told that the rest will not come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_engine_dies_ends_with_an_error() {
+    let fleet = FleetFile::quick("doomed", 1);
+    let plane = ControlPlane::start("embedded").await;
+    let (mut node, (_router, client)) =
+        tokio::join!(agent(&plane.url, "node-a", &fleet), router(&plane.url, "router-a"));
+    settled(&plane.url, 1, "router-a").await;
+    let mut stream = client.stream(CHAT, &[], &streamed_chat("gemma-2-2b", 6000)).await;
+    stream.next().await.expect("flows").expect("has begun");
+    node.kill();
+    let events = stream.rest().await.expect("the router ends it in good order");
+    let last: serde_json::Value = serde_json::from_str(events.last().expect("a last word")).expect("JSON");
+    assert!(
+        last["error"]["message"]
+            .as_str()
+            .is_some_and(|message| message.contains("broke off")),
+        "{last}"
+    );
+    assert_eq!(
+        client
+            .metric("equipoise_router_requests_total", "outcome=\"failed\"")
+            .await,
+        Some(1.0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::{PATIENCE, eventually};
 
@@ -79,10 +80,27 @@ impl Process {
 
     /// SIGTERM: please stop.
     pub(crate) fn terminate(&self) {
+        assert!(self.ask_to_stop(), "SIGTERM cannot be sent");
+    }
+
+    fn ask_to_stop(&self) -> bool {
         let sent = Command::new("kill")
             .args(["-TERM", &self.child.id().to_string()])
             .status();
-        assert!(sent.is_ok_and(|status| status.success()), "SIGTERM cannot be sent");
+        sent.is_ok_and(|status| status.success())
+    }
+
+    /// For a program with processes of its own, which `kill -9` would orphan: asks it to stop, and waits a while.
+    pub(crate) fn let_go(&mut self) {
+        if !self.ask_to_stop() {
+            return;
+        }
+        for _ in 0..300 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Waits until it has ended.

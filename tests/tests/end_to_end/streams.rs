@@ -1,9 +1,9 @@
 //! The two ends of a stream: a client that hangs up, and a server that is asked to stop.
 
 use crate::client::{CHAT, Client, complete_tokens, streamed_chat};
-use crate::cluster::Up;
+use crate::cluster::{ControlPlane, FleetFile, Up, agent, router, settled};
 use crate::eventually;
-use crate::process::succeed;
+use crate::process::{Process, succeed};
 
 /// Longer than the tests wait for it to be cut off: at the speed of an A30 a minute or more.
 const LONG: u32 = 6000;
@@ -43,18 +43,34 @@ async fn a_client_that_hangs_up_frees_the_engine() {
     assert_eq!(cancelled, Some(1.0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sigterm_lets_a_running_stream_finish() {
-    const TOKENS: u32 = 150;
-    let mut up = Up::start(&[]).await;
-    let mut stream = up.router.stream(CHAT, &[], &streamed_chat("gemma-2-2b", TOKENS)).await;
+/// Stops a process under a running stream, which must come to its own end, and the process to a good one.
+async fn finishes(process: &mut Process, router: &Client) {
+    const TOKENS: u32 = 400;
+    let mut stream = router.stream(CHAT, &[], &streamed_chat("gemma-2-2b", TOKENS)).await;
     let first = stream.next().await.expect("flows").expect("has begun");
-    up.process.terminate();
-    up.process.line_with("draining").await;
+    process.terminate();
+    process.line_with("draining").await;
     let mut events = vec![first];
     events.extend(stream.rest().await.expect("it is not cut off"));
     assert_eq!(complete_tokens(&events), Some(TOKENS as usize));
-    let status = up.process.ended().await;
+    let status = process.ended().await;
     assert!(status.success(), "{status}");
-    assert!(!up.process.output().contains("panicked"), "{}", up.process.output());
+    assert!(!process.output().contains("panicked"), "{}", process.output());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_lets_a_running_stream_finish_all_in_one() {
+    let mut up = Up::start(&[]).await;
+    finishes(&mut up.process, &up.router).await;
+}
+
+/// Here nothing but the router itself can hold the stream open.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_lets_a_running_stream_finish_router_alone() {
+    let fleet = FleetFile::quick("pool", 1);
+    let plane = ControlPlane::start("embedded").await;
+    let (_agent, (mut process, client)) =
+        tokio::join!(agent(&plane.url, "node-a", &fleet), router(&plane.url, "router-a"));
+    settled(&plane.url, 1, "router-a").await;
+    finishes(&mut process, &client).await;
 }

@@ -6,7 +6,16 @@ use crate::repository::{crates, table};
 
 /// No input or output, no clock, no task: what is computed depends on arguments alone. Each sees those before it that
 /// its line in [`ALLOWED`] names.
-pub(crate) const PURE: &[&str] = &["types", "engine", "estimate", "fleet", "policy", "scheduler", "energy"];
+pub(crate) const PURE: &[&str] = &[
+    "types",
+    "engine",
+    "predict",
+    "estimate",
+    "fleet",
+    "policy",
+    "scheduler",
+    "energy",
+];
 /// Formats of files.
 const FILES: &[&str] = &["trace", "config"];
 /// Clients of the outside world.
@@ -17,10 +26,14 @@ const SERVICES: &[&str] = &["router", "control-plane", "agent", "emulator"];
 const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("types", &[]),
     ("engine", &[&["types"]]),
+    ("predict", &[&["types"]]),
     ("estimate", &[&["types", "engine"]]),
     ("fleet", &[&["types", "engine", "estimate"]]),
-    ("policy", &[&["types", "engine", "estimate", "fleet"]]),
-    ("scheduler", &[&["types", "engine", "estimate", "fleet", "policy"]]),
+    ("policy", &[&["types", "engine", "predict", "estimate", "fleet"]]),
+    (
+        "scheduler",
+        &[&["types", "engine", "predict", "estimate", "fleet", "policy"]],
+    ),
     ("energy", &[&["types"]]),
     ("trace", &[PURE]),
     ("config", &[PURE]),

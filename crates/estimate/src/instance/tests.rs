@@ -115,3 +115,52 @@ fn measured_power_corrects_the_energy() {
     let after = predict(&estimator, Timestamp::ZERO, &busy(32)).estimate.energy.0;
     assert!((after / before - 0.5).abs() < 1e-6, "{after} {before}");
 }
+
+#[test]
+fn a_box_whose_time_does_not_depend_on_length_is_seen_through() {
+    // Twins with answers of different lengths must look alike; a box eight times as slow must not.
+    let learned = |e2e_s: f64, seed: u64| {
+        let mut random = equipoise_types::RandomStream::new(seed);
+        let mut estimator = InstanceEstimator::new(None, None);
+        for step in 0..100 {
+            let now = Timestamp::from_secs_f64(f64::from(step) * 0.05);
+            let observation = Observation {
+                ttft_s: None,
+                e2e_s,
+                output_tokens: Some(random.log_normal(150.0, 0.8) as u32),
+            };
+            let prediction = predict(&estimator, now, &busy(2));
+            estimator.observe(now, &prediction, &observation);
+        }
+        predict(&estimator, Timestamp::from_secs_f64(5.0), &busy(2))
+            .estimate
+            .e2e_s
+    };
+    for seed in 0..20 {
+        let (one, other, slow) = (learned(0.05, seed), learned(0.05, seed + 100), learned(0.4, seed));
+        assert!((one / other).ln().abs() < 0.05, "{one} {other}");
+        assert!((slow / 0.4).ln().abs() < 0.1, "{slow}");
+    }
+}
+
+#[test]
+fn waiting_for_a_slot_is_not_taken_for_slowness() {
+    let mut estimator = InstanceEstimator::new(None, Some(8));
+    for step in 0..100 {
+        let now = Timestamp::from_secs_f64(f64::from(step) * 0.05);
+        let prediction = predict(&estimator, now, &busy(40));
+        // 40 are there, 8 are served at a time, 0.4 s each: 33 must go first.
+        let e2e_s = 0.4 + 33.0 * 0.4 / 8.0;
+        let observation = Observation {
+            ttft_s: None,
+            e2e_s,
+            output_tokens: Some(200),
+        };
+        estimator.observe(now, &prediction, &observation);
+    }
+    let now = Timestamp::from_secs_f64(5.0);
+    let waited = predict(&estimator, now, &busy(40)).estimate.e2e_s;
+    let idle = predict(&estimator, now, &busy(0)).estimate.e2e_s;
+    assert!((waited / 2.05 - 1.0).abs() < 0.15, "{waited}");
+    assert!(idle < 0.8, "{idle}");
+}
