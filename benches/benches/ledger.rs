@@ -22,7 +22,10 @@ fn prediction(id: u64) -> Prediction {
             cost_usd: 0.0,
         },
         base_ttft_s: ttft_s,
-        base_tpot_s: 0.02, forecast_output_tokens: None, in_flight: 0, load_factor: 1.0,
+        base_tpot_s: 0.02,
+        forecast_output_tokens: None,
+        in_flight: 0,
+        load_factor: 1.0,
     }
 }
 

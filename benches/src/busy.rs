@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use equipoise_config::FleetFile;
 use equipoise_fleet::FleetDelta;
-use equipoise_scheduler::{Prefix, Action, Event, Request, Scheduler, SchedulerConfig, Target, Wishes};
+use equipoise_scheduler::{Action, Event, Prefix, Request, Scheduler, SchedulerConfig, Target, Wishes};
 use equipoise_types::{RandomStream, RequestId, Timestamp};
 
 /// Every policy.

@@ -93,7 +93,19 @@ async fn run(options: &Options) -> anyhow::Result<()> {
     let bar = ["(the bar)", "<= 6", "", "", "", "", "<= 403", "", "", "", ""];
     rows.push(bar.map(str::to_owned).to_vec());
     for [router, share, p50, p90, p99, finished] in ELSEWHERE {
-        let cells = [&format!("[1] {router}"), share, "", "", p50, p90, p99, "", finished, "", "2640"];
+        let cells = [
+            &format!("[1] {router}"),
+            share,
+            "",
+            "",
+            p50,
+            p90,
+            p99,
+            "",
+            finished,
+            "",
+            "2640",
+        ];
         rows.push(cells.map(str::to_owned).to_vec());
     }
     say(&table(&rows));

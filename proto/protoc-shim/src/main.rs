@@ -29,10 +29,15 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Invocation, String> 
             other => {
                 if let Some(path) = other.strip_prefix("--proto_path=").or_else(|| other.strip_prefix("-I")) {
                     invocation.include_paths.push(path.into());
-                } else if let Some(path) = other.strip_prefix("--descriptor_set_out=").or_else(|| other.strip_prefix("-o")) {
+                } else if let Some(path) = other
+                    .strip_prefix("--descriptor_set_out=")
+                    .or_else(|| other.strip_prefix("-o"))
+                {
                     invocation.descriptor_set_out = Some(path.into());
                 } else if other.starts_with('-') {
-                    return Err(format!("{other} is not understood by this stand-in for protoc; install protoc"));
+                    return Err(format!(
+                        "{other} is not understood by this stand-in for protoc; install protoc"
+                    ));
                 } else {
                     invocation.proto_files.push(other.into());
                 }
@@ -45,8 +50,12 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Invocation, String> 
 fn compile(invocation: &Invocation) -> Result<(), String> {
     let out = invocation.descriptor_set_out.as_ref().ok_or("-o FILE is missing")?;
     let mut compiler = Compiler::new(&invocation.include_paths).map_err(|error| error.to_string())?;
-    compiler.include_imports(invocation.include_imports).include_source_info(invocation.include_source_info);
-    compiler.open_files(&invocation.proto_files).map_err(|error| error.to_string())?;
+    compiler
+        .include_imports(invocation.include_imports)
+        .include_source_info(invocation.include_source_info);
+    compiler
+        .open_files(&invocation.proto_files)
+        .map_err(|error| error.to_string())?;
     std::fs::write(out, compiler.encode_file_descriptor_set()).map_err(|error| format!("{}: {error}", out.display()))
 }
 

@@ -59,7 +59,12 @@ impl Running {
         dispatched_at: Timestamp,
         estimate: Estimate,
     ) -> Self {
-        let told = Told { until: dispatched_at, prefill_tokens: 0, decode_tokens: 0, ended: false };
+        let told = Told {
+            until: dispatched_at,
+            prefill_tokens: 0,
+            decode_tokens: 0,
+            ended: false,
+        };
         Self {
             decision,
             instance,
@@ -222,7 +227,10 @@ mod tests {
             at(0.5),
             |time| time.0,
             Ending {
-                usage: Some(TokenUsage { prompt_tokens: 60, output_tokens: 8 }),
+                usage: Some(TokenUsage {
+                    prompt_tokens: 60,
+                    output_tokens: 8,
+                }),
                 wasted: false,
             },
         );
@@ -253,7 +261,10 @@ mod tests {
             at(3.0),
             |time| time.0,
             Ending {
-                usage: Some(TokenUsage { prompt_tokens: 60, output_tokens: 25 }),
+                usage: Some(TokenUsage {
+                    prompt_tokens: 60,
+                    output_tokens: 25,
+                }),
                 wasted: false,
             },
         );

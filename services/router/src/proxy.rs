@@ -63,7 +63,9 @@ impl Ticket {
             Some(Event::Finished {
                 request: self.id,
                 usage,
-            }), usage);
+            }),
+            usage,
+        );
     }
 
     /// Failed for good; the instance is at fault.

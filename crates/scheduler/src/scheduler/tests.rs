@@ -530,10 +530,10 @@ fn run(policy: &str, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
                     prop_assert!(!down.contains(&dispatch.instance.0), "{:?} {:?}", step, dispatch);
                 }
                 Action::Refuse { request, .. } => {
-                    prop_assert_eq!(fates.remove(&request.0), Some(Fate::Waiting))
+                    prop_assert_eq!(fates.remove(&request.0), Some(Fate::Waiting));
                 }
                 Action::Queue { request, .. } => {
-                    prop_assert_eq!(fates.get(&request.0), Some(&Fate::Waiting))
+                    prop_assert_eq!(fates.get(&request.0), Some(&Fate::Waiting));
                 }
             }
             log.push(format!("{:?} {action:?}", stage.now));
