@@ -1,5 +1,4 @@
-//! What is kept of a prompt while its body is read: the chain of its blocks, for prefix caches, and the start of its text,
-//! for the forecast. Neither is logged; the text is dropped with the request.
+//! What is kept of a prompt while its body is read: the chain of its blocks, for prefix caches. Its text is not kept.
 
 use equipoise_openai::PromptPart;
 use equipoise_policy::Prefix;
@@ -11,8 +10,6 @@ const BLOCK_TOKENS: u32 = 16;
 const BLOCK_BYTES: usize = 64;
 /// Blocks kept of one prompt: 16,384 tokens. Longer prompts match by their beginning.
 const MOST_BLOCKS: usize = 1024;
-/// Text kept for the forecast; what follows says little more.
-const MOST_TEXT_BYTES: usize = 4096;
 
 /// Reads a prompt piece by piece.
 #[derive(Debug, Default)]
@@ -20,25 +17,14 @@ pub(crate) struct PromptReader {
     pending: Vec<u8>,
     chain: u64,
     blocks: Vec<u64>,
-    text: String,
 }
 
 impl PromptReader {
     pub(crate) fn read(&mut self, part: PromptPart<'_>) {
         match part {
             // A message's end is part of the prompt: "ab" + "c" is another prompt than "a" + "bc".
-            PromptPart::Start => {
-                self.take(&[0]);
-                if !self.text.is_empty() && self.text.len() < MOST_TEXT_BYTES {
-                    self.text.push('\n');
-                }
-            }
-            PromptPart::Text(text) => {
-                self.take(text.as_bytes());
-                let room = MOST_TEXT_BYTES.saturating_sub(self.text.len());
-                self.text
-                    .push_str(&text[..text.floor_char_boundary(room.min(text.len()))]);
-            }
+            PromptPart::Start => self.take(&[0]),
+            PromptPart::Text(text) => self.take(text.as_bytes()),
             PromptPart::Token(token) => self.take(&token.to_le_bytes()),
         }
     }
@@ -55,11 +41,6 @@ impl PromptReader {
                 self.pending.clear();
             }
         }
-    }
-
-    /// The start of the text.
-    pub(crate) fn text(&self) -> &str {
-        &self.text
     }
 
     pub(crate) fn into_prefix(self) -> Prefix {
@@ -107,7 +88,6 @@ mod tests {
         for _ in 0..200 {
             reader.read(PromptPart::Text(&"äöü€".repeat(200)));
         }
-        assert!(reader.text().len() <= MOST_TEXT_BYTES && reader.text().len() > MOST_TEXT_BYTES - 4);
         assert_eq!(reader.into_prefix().blocks.len(), MOST_BLOCKS);
     }
 }
