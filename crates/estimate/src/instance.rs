@@ -156,7 +156,8 @@ impl InstanceEstimator {
         let output = length.mean.max(1.0);
         let context = f64::from(prompt_tokens) + output / 2.0;
         let batch = load.in_flight.min(self.slots() - 1);
-        let load_factor = self.load_factor(load.in_flight);
+        // Who waits for a slot slows nobody down: that wait is counted on its own.
+        let load_factor = self.load_factor(batch);
         let base_tpot_s = self.step_seconds(batch + 1, load.kv_tokens + context as u64) * load_factor;
         let prefill_s = self.prefill_seconds(prompt_tokens, load) * load_factor;
         let tpot_factor = self.tpot.factor(now);
@@ -185,7 +186,7 @@ impl InstanceEstimator {
             base_ttft_s,
             base_tpot_s,
             forecast_output_tokens: None,
-            in_flight: load.in_flight,
+            in_flight: batch,
             load_factor,
         }
     }
