@@ -9,17 +9,6 @@ use equipoise_fleet::FleetDelta;
 use equipoise_scheduler::{Action, Event, Prefix, Request, Scheduler, SchedulerConfig, Target, Wishes};
 use equipoise_types::{RandomStream, RequestId, Timestamp};
 
-/// Every policy.
-pub const POLICIES: [&str; 7] = [
-    "round-robin",
-    "random",
-    "least-requests",
-    "power-of-two",
-    "least-kv",
-    "routebalance",
-    "equipoise",
-];
-
 /// The 13 instances of the RouteBalance paper.
 const FLEET: &str = include_str!("../../deploy/fleets/routebalance-13.toml");
 /// Requests that each instance has when the measurement begins; a batch like this is what such engines run at.
@@ -158,8 +147,7 @@ mod tests {
 
     #[test]
     fn every_policy_decides_and_the_load_stays() {
-        assert_eq!(POLICIES, equipoise_policy::names());
-        for policy in POLICIES {
+        for policy in equipoise_policy::names() {
             let mut busy = BusyScheduler::new(policy, 13).expect("starts");
             for _ in 0..50 {
                 busy.time_one().expect("dispatched");

@@ -14,7 +14,7 @@ mod latencies;
 mod load;
 mod table;
 
-pub use busy::{BusyScheduler, POLICIES};
+pub use busy::BusyScheduler;
 pub use fleet::{LocalFleet, OpaqueBox, instance};
 pub use http_client::{Http, chat_body, http_client, post};
 pub use instant::InstantEngine;

@@ -1,7 +1,8 @@
 //! Percentiles of a single decision, `Scheduler::on_event(Arrived)` with all estimates, for every policy.
 
 use clap::Parser;
-use equipoise_benches::{BusyScheduler, Latencies, POLICIES, say, table};
+use equipoise_benches::{BusyScheduler, Latencies, say, table};
+use equipoise_policy::names;
 
 /// Times single decisions and prints their percentiles in microseconds.
 #[derive(Parser)]
@@ -20,7 +21,7 @@ struct Options {
 fn main() -> anyhow::Result<()> {
     let mut options = Options::parse();
     if options.policy.is_empty() {
-        options.policy = POLICIES.map(str::to_owned).to_vec();
+        options.policy = names().iter().map(|&name| name.to_owned()).collect();
     }
     let head = ["policy", "instances", "mean us", "p50", "p99", "p99.9", "max"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
