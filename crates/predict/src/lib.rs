@@ -5,8 +5,22 @@
 //! randomness from a seeded stream. State: the caller's; [`Forecast`] is what travels with a request. Does not belong here:
 //! reading files of graded prompts (`trace`), latency and joules (`estimate`), what to do with a forecast (`policy`).
 
+mod artifact;
+mod embed;
+pub mod evaluation;
 mod forecast;
+mod length;
 mod name;
+mod numeric;
+mod predictor;
+mod quality;
+mod text;
+mod training;
 
+pub use artifact::{ArtifactError, MAX_ARTIFACT_BYTES};
+pub use embed::{Embedder, EmbeddingConfig, HashedEmbedder};
 pub use forecast::{Forecast, LengthForecast, ModelForecast};
 pub use name::canonical_model_name;
+pub use predictor::{GradedAnswer, JoinError, MIN_JOIN_ANSWERS, Predictor, Trainer, TrainingOptions};
+pub use quality::{Estimate, Kind, QualityPredictor, UnknownKind};
+pub use training::{MIN_TRAINING_PROMPTS, TrainingError, TrainingPrompt, TrainingSet};

@@ -31,6 +31,8 @@ pub fn canonical_model_name(name: &str) -> String {
         "phi-3.5-mini-4k" | "phi-3.5-mini-128k" => "phi-3.5-mini".into(),
         "phi-3-mini-4k" | "phi-3-mini-128k" => "phi-3-mini".into(),
         "mistral-nemo" => "mistral-nemo-12b".into(),
+        "mixtral-8x7b-instruct-v0.1" => "mixtral-8x7b".into(),
+        "gpt4o" => "gpt-4o".into(),
         _ => canonical,
     }
 }
@@ -80,7 +82,7 @@ mod tests {
             ("Qwen/Qwen2.5-7B-Instruct", "qwen2.5-7b"),
             ("microsoft/Phi-3-mini-4k-instruct", "phi-3-mini"),
             ("mistralai/Mistral-7B-Instruct-v0.2", "mistral-7b-instruct-v0.2"),
-            ("gpt4o", "gpt4o"),
+            ("gpt4o", "gpt-4o"),
             ("", ""),
             ("-it", "-it"),
         ] {

@@ -22,7 +22,7 @@ use crate::lines::Lines;
 /// Prompts that several models answered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GradedSet {
-    /// The models' names as the set spells them, in its order.
+    /// The models' names as the set spells them, in its order; base checkpoints of MMLU-Pro end in `-base`.
     pub models: Vec<String>,
     /// The prompts, in the order of the label table.
     pub prompts: Vec<GradedPrompt>,

@@ -12,6 +12,31 @@ use super::{GradedPrompt, GradedSet, json_lines};
 use crate::TraceError;
 use crate::error::excerpt;
 
+/// Checkpoints that were not taught to follow instructions. Their instructed versions go by nearly the same names.
+const BASE_CHECKPOINTS: [&str; 12] = [
+    "Llama-2-13b-hf",
+    "Llama-2-70b-hf",
+    "Llama-2-7b-hf",
+    "Meta-Llama-3-70B",
+    "Meta-Llama-3-8B",
+    "Meta-Llama-3_1-70B",
+    "Meta-Llama-3_1-8B",
+    "Mixtral-8x7B-v0.1",
+    "Qwen1.5-110B",
+    "Yi-34B",
+    "Yi-6B",
+    "gemma-7b",
+];
+
+/// The name of a model in the set, with `-base` where it is a base checkpoint and does not say so.
+fn model_name(name: &str) -> String {
+    if BASE_CHECKPOINTS.contains(&name) {
+        format!("{name}-base")
+    } else {
+        name.to_owned()
+    }
+}
+
 #[derive(Deserialize)]
 struct Question {
     question_id: u64,
@@ -68,6 +93,7 @@ pub(super) fn read(dir: &Path) -> Result<GradedSet, TraceError> {
             output_chars,
         });
     }
+    let models = models.iter().map(|name| model_name(name)).collect();
     Ok(GradedSet { models, prompts })
 }
 

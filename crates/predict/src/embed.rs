@@ -1,0 +1,17 @@
+//! Prompts as vectors.
+
+mod hashed;
+mod projection;
+
+pub use hashed::{EmbeddingConfig, HashedEmbedder};
+
+/// Turns a prompt into a vector of length one. Pure: the same text gives the same bits.
+///
+/// The default, [`HashedEmbedder`], needs no download. A sentence encoder can stand in its place.
+pub trait Embedder {
+    /// How many numbers [`embed`](Self::embed) returns.
+    fn dimension(&self) -> usize;
+
+    /// The vector of `text`: finite numbers, Euclidean length one.
+    fn embed(&self, text: &str) -> Vec<f32>;
+}
