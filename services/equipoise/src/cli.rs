@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Report(Report),
     /// Look after a fleet.
     Fleet(Fleet),
+    /// Predictors of answer quality and length: train, score, show.
+    Predictor(crate::predictor::Options),
     /// Why a router decided as it did: every candidate with what was predicted of it.
     Explain(Explain),
 }

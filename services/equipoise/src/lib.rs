@@ -9,6 +9,7 @@ mod emulation;
 mod explain;
 mod fleet;
 mod instance;
+mod predictor;
 mod replay;
 mod report;
 mod router;
@@ -62,6 +63,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(options) => replay::run(&options),
         Command::Report(options) => ask(report::run(options)),
         Command::Fleet(options) => ask(fleet::run(options)),
+        Command::Predictor(options) => predictor::run(&options),
         Command::Explain(options) => ask(explain::run(options)),
     }
 }

@@ -1,0 +1,198 @@
+//! `equipoise predictor`: trains, scores and shows predictors of quality and length.
+
+mod chart;
+mod costs;
+mod evaluate;
+mod graded;
+mod page;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand, ValueEnum};
+use equipoise_predict::{Kind, MAX_ARTIFACT_BYTES, Predictor, TrainingOptions};
+
+use crate::terminal::{complain, say, table};
+use graded::Split;
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Learn from graded prompts and write an artifact.
+    Train(Train),
+    /// Train every kind on 70 % of the prompts and score it on the other 30 %.
+    Eval(Eval),
+    /// What is in an artifact.
+    Show(Show),
+}
+
+/// Which graded prompts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Set {
+    /// Mathematics and code reasoning, 21 open models.
+    Zeroeval,
+    /// Multiple choice in 14 fields, 33 models.
+    MmluPro,
+    /// Both.
+    All,
+}
+
+#[derive(Debug, Args)]
+struct Train {
+    /// The folder that holds `quality/`.
+    #[arg(long, value_name = "DIR", env = "EQUIPOISE_DATA")]
+    data: PathBuf,
+    /// Which graded prompts.
+    #[arg(long, value_enum, default_value = "all")]
+    set: Set,
+    /// Which predictor of quality: constant, knn-K, clusters-K, irt, linear, equipoise.
+    #[arg(long, default_value = "equipoise")]
+    kind: Kind,
+    /// Seed of every random choice.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Leave out the 30 % that `eval` scores on.
+    #[arg(long)]
+    hold_out: bool,
+    /// Where the artifact goes.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Eval {
+    /// The folder that holds `quality/` and `energy/`.
+    #[arg(long, value_name = "DIR", env = "EQUIPOISE_DATA")]
+    data: PathBuf,
+    /// Which graded prompts.
+    #[arg(long, value_enum, default_value = "all")]
+    set: Set,
+    /// Seed of every random choice.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Also score on this many random 70/30 splits of the training part alone: how far the figures are luck.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    resamples: u32,
+    /// Write tables and diagrams here: replaces what is between the markers in `DIR.md`, and the SVGs in `DIR`.
+    #[arg(long, value_name = "DIR")]
+    out_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Show {
+    /// The artifact; `embedded` for the one that comes with the program.
+    file: PathBuf,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    match &options.action {
+        Action::Train(options) => train(options)?,
+        Action::Eval(options) => eval(options)?,
+        Action::Show(options) => show(&options.file)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn train(options: &Train) -> anyhow::Result<()> {
+    let sets = graded::read(&options.data, options.set)?;
+    let split = if options.hold_out { Split::Seen } else { Split::Whole };
+    let training = graded::training_set(&sets, split);
+    let mut provenance = graded::provenance(&sets);
+    provenance.push_str(if options.hold_out {
+        " 70 % of the prompts."
+    } else {
+        " All prompts."
+    });
+    let (prompts, models) = (training.prompts.len(), training.models.len());
+    complain(&format!(
+        "training {} on {prompts} prompts and {models} models",
+        options.kind
+    ));
+    let predictor = Predictor::train(
+        &training,
+        &TrainingOptions {
+            kind: options.kind,
+            seed: options.seed,
+            provenance,
+            ..TrainingOptions::default()
+        },
+    )?;
+    let file = predictor.to_bytes();
+    std::fs::write(&options.out, &file).with_context(|| format!("cannot write {}", options.out.display()))?;
+    say(&format!(
+        "{}: {} bytes, {models} models",
+        options.out.display(),
+        file.len()
+    ));
+    Ok(())
+}
+
+fn eval(options: &Eval) -> anyhow::Result<()> {
+    let mut results = Vec::new();
+    for set in graded::read(&options.data, options.set)? {
+        complain(&format!(
+            "{}: training every kind on the prompts that are not held out",
+            set.title()
+        ));
+        let result = evaluate::evaluate(&set, &options.data, options.seed, options.resamples)?;
+        say(&result.text());
+        results.push(result);
+    }
+    if let Some(dir) = &options.out_dir {
+        page::write(dir, &results)?;
+    }
+    Ok(())
+}
+
+fn show(path: &Path) -> anyhow::Result<()> {
+    let predictor = if path == Path::new("embedded") {
+        Predictor::embedded()?
+    } else {
+        let origin = path.display();
+        let size = std::fs::metadata(path)
+            .with_context(|| format!("cannot open {origin}"))?
+            .len();
+        anyhow::ensure!(
+            size <= MAX_ARTIFACT_BYTES as u64,
+            "{origin}: {size} bytes, no predictor is that large"
+        );
+        let file = std::fs::read(path).with_context(|| format!("cannot read {origin}"))?;
+        Predictor::from_bytes(&file).with_context(|| format!("{origin} is refused"))?
+    };
+    say(&format!("kind       {}", predictor.kind()));
+    say(&format!("size       {} bytes", predictor.to_bytes().len()));
+    say(&format!("dimension  {}", predictor.dimension()));
+    say(&format!("trained    {}", predictor.provenance()));
+    let easy = predictor.forecast(EASY);
+    let hard = predictor.forecast(HARD);
+    let mut rows = vec![
+        ["model", "easy", "hard", "tokens easy", "tokens hard"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for (easy, hard) in easy.models.iter().zip(&hard.models) {
+        let tokens = |forecast: &equipoise_predict::ModelForecast| {
+            let length = forecast.output_tokens;
+            format!("{:.0} ({:.0} to {:.0})", length.p50, length.p10, length.p90)
+        };
+        rows.push(vec![
+            easy.name.clone(),
+            format!("{:.2} ± {:.2}", easy.quality, easy.quality_sd),
+            format!("{:.2} ± {:.2}", hard.quality, hard.quality_sd),
+            tokens(easy),
+            tokens(hard),
+        ]);
+    }
+    say(&format!("\neasy: {EASY}\nhard: {HARD}\n"));
+    say(&table(&rows));
+    Ok(())
+}
+
+const EASY: &str = "A baker sells 12 rolls for $3 each. How many dollars does she take?";
+const HARD: &str = "Find all real $x$ with $\\sqrt{x + \\sqrt{x + 11}} + \\sqrt{x - \\sqrt{x + 11}} = 4$.";

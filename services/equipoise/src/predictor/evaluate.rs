@@ -1,0 +1,364 @@
+//! Trains every kind on the seen part of a set and scores it on the held-out part.
+
+use std::path::Path;
+use std::time::Instant;
+
+use equipoise_predict::evaluation::{
+    Bin, RoutedCurve, auc, brier, expected_calibration_error, held_out, oracle_curve, reliability, routed_curve,
+};
+use equipoise_predict::{Kind, Trainer, TrainingOptions, TrainingSet};
+use equipoise_trace::GradedPrompt;
+use equipoise_types::RandomStream;
+
+use super::costs::{Costs, costs};
+use super::graded::{Graded, tokens, training_prompt};
+use crate::terminal::{complain, table};
+
+/// One set's results.
+pub(super) struct Evaluation {
+    pub(super) title: &'static str,
+    pub(super) costs: Costs,
+    pub(super) seen: usize,
+    pub(super) unseen: usize,
+    pub(super) rows: Vec<Row>,
+    pub(super) oracle: RoutedCurve,
+    /// The best single routed model by score on the held-out part.
+    pub(super) best_single: (String, f64),
+    pub(super) per_model: Vec<ModelRow>,
+    pub(super) coverage: Coverage,
+    /// Per kind the areas on random splits of the seen part.
+    pub(super) resampled: Vec<(Kind, Vec<f64>)>,
+}
+
+/// One kind's.
+pub(super) struct Row {
+    pub(super) kind: Kind,
+    pub(super) auc: f64,
+    pub(super) brier: f64,
+    pub(super) ece: f64,
+    pub(super) curve: RoutedCurve,
+    pub(super) reliability: Vec<Bin>,
+    /// Microseconds per prompt from text to all models' forecasts, quality and length: median and 99th percentile.
+    pub(super) micros: (f64, f64),
+}
+
+/// One model's, by our predictor.
+pub(super) struct ModelRow {
+    pub(super) name: String,
+    pub(super) mean: f64,
+    pub(super) auc: f64,
+    pub(super) brier: f64,
+    /// Brier score of the constant, for comparison.
+    pub(super) constant_brier: f64,
+}
+
+/// Shares of answers by where they fall in the forecast of their length.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Coverage {
+    pub(super) below_p10: f64,
+    pub(super) below_p50: f64,
+    pub(super) above_p90: f64,
+    /// Mean of p90 / p10.
+    pub(super) width: f64,
+    /// Mean of |p50 - tokens| / tokens.
+    pub(super) relative_error: f64,
+}
+
+/// What a predictor said of the held-out prompts.
+struct Predictions {
+    /// Prompts × models.
+    probabilities: Vec<Vec<f64>>,
+}
+
+impl Predictions {
+    /// (probability, score) of one model where it was graded.
+    fn samples(&self, prompts: &[&GradedPrompt], model: usize) -> Vec<(f64, f64)> {
+        let pairs = self.probabilities.iter().zip(prompts);
+        pairs
+            .filter_map(|(row, prompt)| prompt.scores[model].map(|score| (row[model], score)))
+            .collect()
+    }
+}
+
+pub(super) fn evaluate(graded: &Graded, data: &Path, seed: u64, resamples: u32) -> anyhow::Result<Evaluation> {
+    let costs = costs(graded.format, data)?;
+    let set = &graded.set;
+    let (unseen, seen): (Vec<&GradedPrompt>, Vec<&GradedPrompt>) =
+        set.prompts.iter().partition(|prompt| held_out(&prompt.id));
+    let trainer = trainer(graded, &seen, seed)?;
+    let mut rows = Vec::new();
+    let mut per_model: Vec<ModelRow> = Vec::new();
+    let mut constant_brier = Vec::new();
+    let mut coverage = Coverage::default();
+    for kind in Kind::ALL {
+        let predictor = trainer.train(kind);
+        let mut micros = Vec::with_capacity(unseen.len());
+        let mut forecasts = Vec::with_capacity(unseen.len());
+        for prompt in &unseen {
+            let start = Instant::now();
+            forecasts.push(predictor.forecast(&prompt.text));
+            micros.push(start.elapsed().as_secs_f64() * 1e6);
+        }
+        let quality =
+            |forecast: &equipoise_predict::Forecast| forecast.models.iter().map(|model| model.quality).collect();
+        let predictions = Predictions {
+            probabilities: forecasts.iter().map(quality).collect(),
+        };
+        let samples: Vec<Vec<(f64, f64)>> = (0..set.models.len())
+            .map(|model| predictions.samples(&unseen, model))
+            .collect();
+        let briers: Vec<f64> = samples.iter().map(|samples| brier(samples)).collect();
+        if kind == Kind::Constant {
+            constant_brier.clone_from(&briers);
+        }
+        if kind == Kind::Equipoise {
+            coverage = length_coverage(&forecasts, &unseen);
+            for (model, samples) in samples.iter().enumerate() {
+                per_model.push(ModelRow {
+                    name: set.models[model].clone(),
+                    mean: mean(samples.iter().map(|(_, score)| *score)),
+                    auc: auc(samples).unwrap_or(0.5),
+                    brier: briers[model],
+                    constant_brier: constant_brier[model],
+                });
+            }
+        }
+        let pooled: Vec<(f64, f64)> = samples.iter().flatten().copied().collect();
+        rows.push(Row {
+            kind,
+            auc: mean(samples.iter().filter_map(|samples| auc(samples))),
+            brier: mean(briers.into_iter()),
+            ece: expected_calibration_error(&pooled),
+            curve: routed(&predictions, &unseen, graded, &costs)?.0,
+            reliability: reliability(&pooled),
+            micros: (percentile(&mut micros, 0.5), percentile(&mut micros, 0.99)),
+        });
+    }
+    let truth = Predictions {
+        probabilities: unseen
+            .iter()
+            .map(|prompt| prompt.scores.iter().map(|score| score.unwrap_or(0.0)).collect())
+            .collect(),
+    };
+    let (_, oracle, best_single) = routed(&truth, &unseen, graded, &costs)?;
+    Ok(Evaluation {
+        title: graded.title(),
+        costs,
+        seen: seen.len(),
+        unseen: unseen.len(),
+        rows,
+        oracle,
+        best_single,
+        per_model,
+        coverage,
+        resampled: resample(graded, &seen, data, seed, resamples)?,
+    })
+}
+
+fn trainer(graded: &Graded, prompts: &[&GradedPrompt], seed: u64) -> anyhow::Result<Trainer> {
+    let columns: Vec<usize> = (0..graded.set.models.len()).collect();
+    let training = TrainingSet {
+        models: graded.set.models.clone(),
+        prompts: prompts
+            .iter()
+            .map(|prompt| training_prompt(prompt, &columns, columns.len()))
+            .collect(),
+    };
+    Ok(Trainer::new(
+        &training,
+        &TrainingOptions {
+            seed,
+            ..TrainingOptions::default()
+        },
+    )?)
+}
+
+/// The routed curve, the oracle's, and the best single model, over the prompts that all routed models answered.
+fn routed(
+    predictions: &Predictions,
+    prompts: &[&GradedPrompt],
+    graded: &Graded,
+    costs: &Costs,
+) -> anyhow::Result<(RoutedCurve, RoutedCurve, (String, f64))> {
+    let mut columns = Vec::new();
+    for (name, _) in &costs.of {
+        let column = graded.set.models.iter().position(|model| model == name);
+        columns.push(anyhow::Context::context(
+            column,
+            format!("the set has no model {name}"),
+        )?);
+    }
+    let price: Vec<f64> = costs.of.iter().map(|(_, cost)| *cost).collect();
+    let (mut predicted, mut scores) = (Vec::new(), Vec::new());
+    for (row, prompt) in predictions.probabilities.iter().zip(prompts) {
+        let answered: Option<Vec<f64>> = columns.iter().map(|&column| prompt.scores[column]).collect();
+        if let Some(answered) = answered {
+            predicted.push(columns.iter().map(|&column| row[column]).collect());
+            scores.push(answered);
+        }
+    }
+    let missing = "no held-out prompt has a grade of every routed model";
+    let curve = anyhow::Context::context(routed_curve(&predicted, &scores, &price), missing)?;
+    let oracle = anyhow::Context::context(oracle_curve(&scores, &price), missing)?;
+    let singles = (0..columns.len()).map(|model| (model, mean(scores.iter().map(|scores| scores[model]))));
+    let best = singles.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, 0.0));
+    Ok((curve, oracle, (costs.of[best.0].0.to_owned(), best.1)))
+}
+
+/// Areas of every kind on random 70/30 splits of the seen part.
+fn resample(
+    graded: &Graded,
+    seen: &[&GradedPrompt],
+    data: &Path,
+    seed: u64,
+    resamples: u32,
+) -> anyhow::Result<Vec<(Kind, Vec<f64>)>> {
+    let mut areas: Vec<(Kind, Vec<f64>)> = Kind::ALL.map(|kind| (kind, Vec::new())).to_vec();
+    for round in 0..resamples {
+        complain(&format!("{}: resample {} of {resamples}", graded.title(), round + 1));
+        let mut random = RandomStream::new(seed).derive(&format!("resample {round}"));
+        let (test, train): (Vec<&GradedPrompt>, Vec<&GradedPrompt>) =
+            seen.iter().copied().partition(|_| random.uniform() < 0.3);
+        let trainer = trainer(graded, &train, seed)?;
+        let costs = costs(graded.format, data)?;
+        for (kind, areas) in &mut areas {
+            let predictor = trainer.train(*kind);
+            let row = |prompt: &&GradedPrompt| {
+                predictor
+                    .quality(&prompt.text)
+                    .into_iter()
+                    .map(|estimate| estimate.probability)
+                    .collect()
+            };
+            let predictions = Predictions {
+                probabilities: test.iter().map(row).collect(),
+            };
+            areas.push(routed(&predictions, &test, graded, &costs)?.0.area);
+        }
+    }
+    Ok(areas)
+}
+
+fn length_coverage(forecasts: &[equipoise_predict::Forecast], prompts: &[&GradedPrompt]) -> Coverage {
+    let mut sum = Coverage::default();
+    let mut count = 0.0;
+    for (forecast, prompt) in forecasts.iter().zip(prompts) {
+        for (model, characters) in forecast.models.iter().zip(&prompt.output_chars) {
+            let Some(tokens) = characters.map(tokens) else { continue };
+            let length = model.output_tokens;
+            count += 1.0;
+            sum.below_p10 += f64::from(u8::from(tokens < length.p10));
+            sum.below_p50 += f64::from(u8::from(tokens < length.p50));
+            sum.above_p90 += f64::from(u8::from(tokens > length.p90));
+            sum.width += length.p90 / length.p10;
+            sum.relative_error += (length.p50 - tokens).abs() / tokens;
+        }
+    }
+    let count = f64::max(count, 1.0);
+    Coverage {
+        below_p10: sum.below_p10 / count,
+        below_p50: sum.below_p50 / count,
+        above_p90: sum.above_p90 / count,
+        width: sum.width / count,
+        relative_error: sum.relative_error / count,
+    }
+}
+
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+    if count > 0.0 { sum / count } else { 0.0 }
+}
+
+fn percentile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an index"
+    )]
+    let at = ((values.len() as f64 * share) as usize).min(values.len().saturating_sub(1));
+    values.get(at).copied().unwrap_or(0.0)
+}
+
+impl Evaluation {
+    /// Tables for the terminal.
+    pub(super) fn text(&self) -> String {
+        let mut text = format!(
+            "\n{}: {} prompts seen, {} held out\n\n",
+            self.title, self.seen, self.unseen
+        );
+        text.push_str(&table(&self.table_rows()));
+        let coverage = self.coverage;
+        text.push_str(&format!(
+            "\n\nlengths: {:.1} % below p10, {:.1} % below p50, {:.1} % above p90; median error {:.0} %, p90/p10 {:.1}\n",
+            100.0 * coverage.below_p10,
+            100.0 * coverage.below_p50,
+            100.0 * coverage.above_p90,
+            100.0 * coverage.relative_error,
+            coverage.width
+        ));
+        if self.resampled.iter().any(|(_, areas)| !areas.is_empty()) {
+            text.push_str("\nareas on random splits of the seen part\n\n");
+            text.push_str(&table(&self.resampled_rows()));
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Head and one row per kind, then the best single model and the oracle.
+    pub(super) fn table_rows(&self) -> Vec<Vec<String>> {
+        let head = ["predictor", "AUC", "Brier", "ECE", "area", "µs p50", "µs p99"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        for row in &self.rows {
+            rows.push(vec![
+                row.kind.to_string(),
+                format!("{:.4}", row.auc),
+                format!("{:.4}", row.brier),
+                format!("{:.4}", row.ece),
+                format!("{:.4}", row.curve.area),
+                format!("{:.0}", row.micros.0),
+                format!("{:.0}", row.micros.1),
+            ]);
+        }
+        let dash = || "-".to_owned();
+        let (name, score) = &self.best_single;
+        let reference =
+            |name: String, value: f64| vec![name, dash(), dash(), dash(), format!("{value:.4}"), dash(), dash()];
+        rows.push(reference(format!("always {name} (accuracy)"), *score));
+        rows.push(reference("oracle".to_owned(), self.oracle.area));
+        rows
+    }
+
+    /// Head and one row per kind: mean area, mean and deviation of what ours has over it, and how often ours is not below.
+    pub(super) fn resampled_rows(&self) -> Vec<Vec<String>> {
+        let head = [
+            "predictor",
+            "mean area",
+            "ours is over it by",
+            "deviation",
+            "ours at or above",
+        ];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        let ours = self
+            .resampled
+            .iter()
+            .find(|(kind, _)| *kind == Kind::Equipoise)
+            .map(|(_, areas)| areas.as_slice());
+        let ours = ours.unwrap_or_default();
+        for (kind, areas) in &self.resampled {
+            let over: Vec<f64> = ours.iter().zip(areas).map(|(ours, other)| ours - other).collect();
+            let average = mean(over.iter().copied());
+            let deviation = mean(over.iter().map(|over| (over - average).powi(2))).sqrt();
+            let wins = over.iter().filter(|over| **over >= 0.0).count();
+            rows.push(vec![
+                kind.to_string(),
+                format!("{:.4}", mean(areas.iter().copied())),
+                format!("{average:+.4}"),
+                format!("{deviation:.4}"),
+                format!("{wins} of {}", over.len()),
+            ]);
+        }
+        rows
+    }
+}
