@@ -136,6 +136,18 @@ pub enum SettingsError {
         /// Comma-separated.
         known: String,
     },
+    /// A setting is out of its range.
+    #[error("`{name}` is {value}; it must be from {least} to {most}")]
+    Range {
+        /// Which.
+        name: &'static str,
+        /// As given.
+        value: f64,
+        /// The least it may be.
+        least: f64,
+        /// The most.
+        most: f64,
+    },
     /// A weight is negative or not a number.
     #[error("weight `{name}` is {value}; it must be zero or more")]
     Weight {

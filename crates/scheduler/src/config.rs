@@ -1,6 +1,6 @@
 //! What a scheduler can be told.
 
-use equipoise_policy::PolicySettings;
+use equipoise_policy::{PolicySettings, SettingsError};
 use serde::{Deserialize, Serialize};
 
 /// Settings of one scheduler. Absent fields keep their defaults.
@@ -13,7 +13,7 @@ pub struct SchedulerConfig {
     pub settings: PolicySettings,
     /// Seed of every random draw.
     pub seed: u64,
-    /// Requests that may wait at the router; the next one is refused.
+    /// Requests that may wait at the router; the next one is refused. 0: nobody waits.
     pub queue_limit: u32,
     /// How long one may wait there, seconds.
     pub queue_timeout_s: f64,
@@ -37,5 +37,59 @@ impl Default for SchedulerConfig {
             attempts_max: 3,
             telemetry_stale_s: 5.0,
         }
+    }
+}
+
+impl SchedulerConfig {
+    /// Checks the figures that are the scheduler's own; the policy's are checked with the policy.
+    ///
+    /// # Errors
+    /// The first that makes no sense.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        const DAY_S: f64 = 86_400.0;
+        let spans = [
+            ("queue_timeout_s", self.queue_timeout_s, 0.0),
+            ("telemetry_stale_s", self.telemetry_stale_s, 0.001),
+        ];
+        for (name, value, least) in spans {
+            if !(value >= least && value <= DAY_S) {
+                return Err(SettingsError::Range {
+                    name,
+                    value,
+                    least,
+                    most: DAY_S,
+                });
+            }
+        }
+        if self.attempts_max == 0 || self.attempts_max > 100 {
+            let value = f64::from(self.attempts_max);
+            return Err(SettingsError::Range {
+                name: "attempts_max",
+                value,
+                least: 1.0,
+                most: 100.0,
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsense_is_refused() {
+        let check = |change: fn(&mut SchedulerConfig)| {
+            let mut config = SchedulerConfig::default();
+            change(&mut config);
+            config.validate()
+        };
+        assert_eq!(check(|_| {}), Ok(()));
+        assert!(check(|config| config.queue_timeout_s = -5.0).is_err());
+        assert!(check(|config| config.queue_timeout_s = f64::NAN).is_err());
+        assert!(check(|config| config.telemetry_stale_s = 0.0).is_err());
+        let error = check(|config| config.attempts_max = 0).expect_err("nonsense");
+        assert_eq!(error.to_string(), "`attempts_max` is 0; it must be from 1 to 100");
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Decision<'a> {
     pub(crate) now: Timestamp,
     pub(crate) fleet: &'a Fleet,
     pub(crate) late_binding: bool,
+    /// Requests that wait at the router before this one.
+    pub(crate) ahead: u32,
     pub(crate) candidates: &'a mut Vec<Candidate>,
     pub(crate) ruled_out: &'a mut Vec<(InstanceId, Constraint)>,
 }
@@ -40,7 +42,7 @@ impl Decision<'_> {
         self.candidates.clear();
         self.ruled_out.clear();
         for instance in self.fleet.iter() {
-            match self.candidate(request, tried, instance) {
+            match self.candidate(request, tried, instance, 0) {
                 Ok(candidate) if self.late_binding && candidate.is_saturated() && !policy.binds_late() => {
                     saturated = true;
                 }
@@ -51,6 +53,7 @@ impl Decision<'_> {
                 }
             }
         }
+        self.stand_in_line(request, tried);
         if self.candidates.is_empty() {
             return if saturated || verdicts.passes_soon() {
                 Placement::Wait
@@ -66,14 +69,52 @@ impl Decision<'_> {
         }
     }
 
-    fn candidate(&self, request: &Request, tried: &[InstanceId], instance: &Instance) -> Result<Candidate, Constraint> {
+    /// Whoever waits before this request will take the next free slots: a full instance is predicted with its share of
+    /// them, so that a line is not mistaken for a short wait.
+    fn stand_in_line(&mut self, request: &Request, tried: &[InstanceId]) {
+        let full = self.candidates.iter().filter(|candidate| candidate.is_saturated());
+        let slots: f64 = full.map(|candidate| f64::from(candidate.slots)).sum();
+        if self.ahead == 0 || slots <= 0.0 {
+            return;
+        }
+        let mut in_line = std::mem::take(self.candidates);
+        in_line.retain_mut(|candidate| {
+            if !candidate.is_saturated() {
+                return true;
+            }
+            let share = f64::from(self.ahead) * f64::from(candidate.slots) / slots;
+            let Some(instance) = self.fleet.instance(candidate.instance) else {
+                return false;
+            };
+            match self.candidate(request, tried, instance, share.ceil() as u32) {
+                Ok(later) => {
+                    *candidate = later;
+                    true
+                }
+                Err(constraint) => {
+                    self.ruled_out.push((candidate.instance, constraint));
+                    false
+                }
+            }
+        });
+        *self.candidates = in_line;
+    }
+
+    fn candidate(
+        &self,
+        request: &Request,
+        tried: &[InstanceId],
+        instance: &Instance,
+        in_line: u32,
+    ) -> Result<Candidate, Constraint> {
         check(self.now, self.fleet, instance, request)?;
         if tried.contains(&instance.id) {
             return Err(Constraint::Tried);
         }
         // `check` has looked the model up; an instance without one serves nobody.
         let model = self.fleet.model(instance.model).ok_or(Constraint::Model)?;
-        let load = self.fleet.load(self.now, instance);
+        let mut load = self.fleet.load(self.now, instance);
+        load.in_flight = load.in_flight.saturating_add(in_line);
         let forecast = request.forecast.as_ref().and_then(|forecast| forecast.of(&model.name));
         let length = match forecast {
             Some(forecast) => model

@@ -42,21 +42,21 @@ impl Queue {
     }
 
     /// Lets a request wait until `expires_at`; answers how many wait before it.
-    pub(crate) fn push(&mut self, pending: Pending, expires_at: Timestamp) -> usize {
+    pub(crate) fn push(&mut self, pending: Pending, expires_at: Timestamp) -> u32 {
         let place = (Reverse(pending.request.wishes.priority), self.arrivals);
         self.arrivals += 1;
         self.places.insert(pending.request.id, (place, expires_at));
         self.expiries.insert((expires_at, place));
         self.waiting.insert(place, pending);
-        self.waiting.range(..place).count()
+        self.ahead_of(place)
     }
 
-    /// True where somebody waits who has asked for the same and may not be overtaken.
+    /// True where somebody with plain wishes waits who has asked for the same and may not be overtaken.
     pub(crate) fn waits_before(&self, request: &Request) -> bool {
         let last = (Reverse(request.wishes.priority), u64::MAX);
         self.waiting
             .range(..=last)
-            .any(|(_, before)| before.request.target == request.target)
+            .any(|(_, before)| before.request.target == request.target && before.request.wishes.are_plain())
     }
 
     pub(crate) fn remove(&mut self, request: RequestId) -> Option<Pending> {
@@ -65,12 +65,21 @@ impl Queue {
         self.waiting.remove(&place)
     }
 
-    /// The next one after `after` (from the front with `None`) that asks for none of `blocked`.
-    pub(crate) fn next(&self, after: Option<Place>, blocked: &[Target]) -> Option<(Place, &Pending)> {
+    /// How many wait before a place.
+    pub(crate) fn ahead_of(&self, place: Place) -> u32 {
+        u32::try_from(self.waiting.range(..place).count()).unwrap_or(u32::MAX)
+    }
+
+    /// The next one after `after` (from the front with `None`) that `wanted` says yes to.
+    pub(crate) fn next(
+        &self,
+        after: Option<Place>,
+        wanted: impl Fn(Place, &Pending) -> bool,
+    ) -> Option<(Place, &Pending)> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         let mut rest = self.waiting.range((from, Unbounded));
-        rest.find(|(_, pending)| !blocked.contains(&pending.request.target))
+        rest.find(|(place, pending)| wanted(**place, pending))
             .map(|(place, pending)| (*place, pending))
     }
 

@@ -10,12 +10,12 @@ use indexmap::IndexMap;
 
 use crate::explanation::{Explanation, Explanations};
 use crate::placement::{Decision, Placement};
-use crate::queue::{Pending, Queue};
+use crate::queue::{Pending, Place, Queue};
 use crate::{Action, Dispatch, Event, Failure, Refusal, SchedulerConfig};
 
 /// While requests wait, they are looked at again at least this often: room may come from another router's request.
 const QUEUE_POLL: Duration = Duration::from_millis(20);
-/// Waiting requests that may fail to be placed before a walk through the queue gives up.
+/// Waiting requests with hard wishes that a walk through the queue tries in vain before it leaves them to the next.
 const MISSES_PER_WALK: usize = 8;
 
 /// The state machine. One owner; `&mut self` is the only lock.
@@ -29,6 +29,8 @@ pub struct Scheduler {
     batch_due: Option<Timestamp>,
     queue: Queue,
     queue_poll: Option<Timestamp>,
+    /// Where the last walk through the queue stopped, if it did not reach the end.
+    walked_until: Option<Place>,
     /// Dispatched and not ended: kept for a retry.
     out: IndexMap<RequestId, Pending>,
     decisions: u64,
@@ -46,6 +48,7 @@ impl Scheduler {
     /// # Errors
     /// For an unknown policy and for settings that make no sense.
     pub fn new(config: SchedulerConfig) -> Result<Self, SettingsError> {
+        config.validate()?;
         let policy = by_name(&config.policy, &config.settings)?;
         let random = RandomStream::new(config.seed).derive("policy");
         let fleet = Fleet::new(config.telemetry_stale_s);
@@ -57,6 +60,7 @@ impl Scheduler {
             batch_due: None,
             queue: Queue::default(),
             queue_poll: None,
+            walked_until: None,
             out: IndexMap::new(),
             decisions: 0,
             random,
@@ -203,7 +207,7 @@ impl Scheduler {
 
     /// Decides one request and carries the decision out in the ledger.
     fn place(&mut self, now: Timestamp, pending: Pending, actions: &mut Vec<Action>) {
-        match self.decide(now, &pending) {
+        match self.decide(now, &pending, 0) {
             Placement::Take(candidate, score) => self.dispatch(now, pending, &candidate, score, actions),
             Placement::Wait => self.wait(now, pending, actions),
             Placement::Refuse(reason) => {
@@ -219,12 +223,13 @@ impl Scheduler {
         }
     }
 
-    fn decide(&mut self, now: Timestamp, pending: &Pending) -> Placement {
+    fn decide(&mut self, now: Timestamp, pending: &Pending, ahead: u32) -> Placement {
         let late_binding = self.config.late_binding;
         let mut decision = Decision {
             now,
             fleet: &self.fleet,
             late_binding,
+            ahead,
             candidates: &mut self.candidates,
             ruled_out: &mut self.ruled_out,
         };
@@ -303,13 +308,12 @@ impl Scheduler {
             .min(pending.arrived_at + patience);
         let ahead = self.queue.push(pending, expires_at);
         self.queue_poll.get_or_insert(now + QUEUE_POLL);
-        actions.push(Action::Queue {
-            request,
-            ahead: u32::try_from(ahead).unwrap_or(u32::MAX),
-        });
+        actions.push(Action::Queue { request, ahead });
     }
 
-    /// Walks the queue from the front and places whom it can.
+    /// Walks the queue from the front and places whom it can. Of those with plain wishes one miss stands for all behind
+    /// it with the same target; those with hard wishes of their own are tried one by one, so many a walk, and the next
+    /// walk goes on where this one stopped.
     fn serve_queue(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         if self.queue.is_empty() {
             self.queue_poll = None;
@@ -317,25 +321,30 @@ impl Scheduler {
         }
         self.begin_batch(now);
         let mut blocked: Vec<Target> = Vec::new();
-        let mut after = None;
-        let mut misses = 0;
-        while misses < MISSES_PER_WALK {
-            let Some((place, pending)) = self.queue.next(after, &blocked) else {
+        let resume = self.walked_until.take();
+        let (mut after, mut misses, mut last_miss) = (None, 0, None);
+        loop {
+            let wanted = |place: Place, pending: &Pending| {
+                if pending.request.wishes.are_plain() {
+                    !blocked.contains(&pending.request.target)
+                } else {
+                    misses < MISSES_PER_WALK && resume.is_none_or(|resume| place > resume)
+                }
+            };
+            let Some((place, pending)) = self.queue.next(after, wanted) else {
                 break;
             };
             after = Some(place);
             let pending = pending.clone();
-            match self.decide(now, &pending) {
+            match self.decide(now, &pending, self.queue.ahead_of(place)) {
                 Placement::Take(candidate, score) => {
                     self.queue.remove(pending.request.id);
                     self.dispatch(now, pending, &candidate, score, actions);
                 }
+                Placement::Wait if pending.request.wishes.are_plain() => blocked.push(pending.request.target),
                 Placement::Wait => {
                     misses += 1;
-                    // Who comes behind with the same wish for a model would wait as well.
-                    if pending.request.wishes.are_plain() {
-                        blocked.push(pending.request.target);
-                    }
+                    last_miss = Some(place);
                 }
                 Placement::Refuse(reason) => {
                     self.queue.remove(pending.request.id);
@@ -345,6 +354,9 @@ impl Scheduler {
                     });
                 }
             }
+        }
+        if misses >= MISSES_PER_WALK {
+            self.walked_until = last_miss;
         }
         self.queue_poll = (!self.queue.is_empty()).then(|| now + QUEUE_POLL);
     }

@@ -357,6 +357,45 @@ fn a_decision_is_explained_afterwards() {
 }
 
 #[test]
+fn those_with_wishes_of_their_own_do_not_hold_up_the_rest() {
+    let in_zone = |zone: &str, mut spec: InstanceSpec| {
+        spec.labels.insert("zone".into(), zone.into());
+        spec
+    };
+    let specs = [
+        in_zone("a", spec("a", "m", 1, None)),
+        in_zone("b", spec("b", "m", 1, None)),
+        spec("big", "m", 64, None),
+    ];
+    let mut stage = Stage::new(SchedulerConfig::default(), &specs);
+    let wants = |zone: &str, id| {
+        let mut request = request(id);
+        request.wishes.labels.insert("zone".into(), zone.into());
+        request
+    };
+    assert_eq!(dispatched(&stage.arrive(wants("a", 0))), [(0, 0)]);
+    assert_eq!(dispatched(&stage.arrive(wants("b", 1))), [(1, 1)]);
+    for id in 2..40 {
+        assert_eq!(dispatched(&stage.arrive(wants("a", id))), []);
+    }
+    assert_eq!(dispatched(&stage.arrive(wants("b", 40))), []);
+    assert_eq!(
+        dispatched(&stage.arrive(request(100))),
+        [(100, 2)],
+        "there is room elsewhere"
+    );
+    // Thirty-eight stand before the one that there is room for now: it is reached within a few walks.
+    let mut served = dispatched(&stage.on(Event::Finished {
+        request: RequestId(1),
+        usage: None,
+    }));
+    for _ in 0..6 {
+        served.extend(dispatched(&stage.pass(0.02)));
+    }
+    assert_eq!(served, [(40, 1)]);
+}
+
+#[test]
 fn batches_of_the_paper_baseline_wait_for_their_window() {
     let config = SchedulerConfig {
         policy: "routebalance".into(),
