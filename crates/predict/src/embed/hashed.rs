@@ -110,11 +110,9 @@ impl Embedder for HashedEmbedder {
     fn embed(&self, text: &str) -> Vec<f32> {
         let mut ngrams = count_ngrams(text, self.half_bits);
         weigh(&mut ngrams, &self.idf, self.half_bits);
-        let mut vector = vec![0.0; self.dimension()];
+        let mut vector = self.projection.weighted_sum(&ngrams);
+        vector.resize(self.dimension(), 0.0);
         let (projected, surface) = vector.split_at_mut(self.projection.columns());
-        for &(bucket, value) in &ngrams {
-            self.projection.add_row(bucket as usize, value, projected);
-        }
         normalise(projected);
         for value in projected {
             *value *= NGRAM_WEIGHT;

@@ -46,12 +46,38 @@ impl Quantised {
         &self.codes[row * self.columns..(row + 1) * self.columns]
     }
 
-    /// `target += factor · row`.
-    pub(crate) fn add_row(&self, row: usize, factor: f32, target: &mut [f32]) {
-        let factor = factor * self.steps[row];
-        for (to, &code) in target.iter_mut().zip(self.codes(row)) {
-            *to += factor * f32::from(code);
+    /// The weighted sum of some rows. Weights are rounded to 63 steps of the largest (times its row's step), so that four
+    /// products fit in 16 bits: several times faster than floating point on processors without wide vectors.
+    pub(crate) fn weighted_sum(&self, weights: &[(u32, f32)]) -> Vec<f32> {
+        const WEIGHT_STEPS: f32 = 63.0;
+        let scaled = |&(row, weight): &(u32, f32)| weight * self.steps[row as usize];
+        let largest = weights.iter().map(|pair| scaled(pair).abs()).fold(0.0, f32::max);
+        let mut sums = vec![0_i32; self.columns];
+        if largest > 0.0 {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "at most 63 in size by the choice of step"
+            )]
+            let whole = |pair| (scaled(pair) * (WEIGHT_STEPS / largest)).round() as i16;
+            let mut rows = weights
+                .iter()
+                .map(|pair| (self.codes(pair.0 as usize), whole(pair)))
+                .filter(|row| row.1 != 0);
+            while let Some(first) = rows.next() {
+                let none = (first.0, 0);
+                let four = [
+                    first,
+                    rows.next().unwrap_or(none),
+                    rows.next().unwrap_or(none),
+                    rows.next().unwrap_or(none),
+                ];
+                add_four(&mut sums, four);
+            }
         }
+        #[expect(clippy::cast_precision_loss, reason = "sums of a few thousand small products")]
+        sums.into_iter()
+            .map(|sum| sum as f32 * (largest / WEIGHT_STEPS))
+            .collect()
     }
 
     /// The inner product of a row with `vector`.
@@ -95,6 +121,17 @@ impl Quantised {
     }
 }
 
+/// `sums += Σ weight · codes` over four rows; codes are bytes and weights at most 63, so no sum of four overflows.
+fn add_four(sums: &mut [i32], rows: [(&[i8], i16); 4]) {
+    let [(a, wa), (b, wb), (c, wc), (d, wd)] = rows;
+    let codes = a.iter().zip(b).zip(c.iter().zip(d));
+    for (sum, ((&a, &b), (&c, &d))) in sums.iter_mut().zip(codes) {
+        let left = (i16::from(a).wrapping_mul(wa)).wrapping_add(i16::from(b).wrapping_mul(wb));
+        let right = (i16::from(c).wrapping_mul(wc)).wrapping_add(i16::from(d).wrapping_mul(wd));
+        *sum += i32::from(left.wrapping_add(right));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,13 +141,21 @@ mod tests {
         let matrix: Vec<f32> = (0..40_u8).map(|index| (f32::from(index) * 0.37).sin()).collect();
         let quantised = Quantised::of(&matrix, 20);
         for row in 0..2 {
-            let mut back = vec![0.0; 20];
-            quantised.add_row(row, 1.0, &mut back);
-            for (value, original) in back.iter().zip(&matrix[row * 20..]) {
+            let back = quantised.weighted_sum(&[(row, 1.0)]);
+            let original = &matrix[row as usize * 20..];
+            for (value, original) in back.iter().zip(original) {
                 assert!((value - original).abs() <= 0.5 / 127.0 + 1e-6);
             }
             let dot: f32 = back.iter().map(|value| value * value).sum();
-            assert!((quantised.dot_row(row, &back) - dot).abs() < 1e-4);
+            assert!((quantised.dot_row(row as usize, &back) - dot).abs() < 1e-4);
         }
+    }
+
+    #[test]
+    fn extreme_codes_and_weights_do_not_overflow() {
+        let quantised = Quantised::of(&vec![-1.0; 5 * 8], 8);
+        let sum = quantised.weighted_sum(&[(0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0), (4, 0.5)]);
+        assert!(sum.iter().all(|value| (value + 4.5).abs() < 0.02), "{sum:?}");
+        assert!(quantised.weighted_sum(&[]).iter().all(|value| *value == 0.0));
     }
 }
