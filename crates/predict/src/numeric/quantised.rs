@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn extreme_codes_and_weights_do_not_overflow() {
-        let quantised = Quantised::of(&vec![-1.0; 5 * 8], 8);
+        let quantised = Quantised::of(&[-1.0; 5 * 8], 8);
         let sum = quantised.weighted_sum(&[(0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0), (4, 0.5)]);
         assert!(sum.iter().all(|value| (value + 4.5).abs() < 0.02), "{sum:?}");
         assert!(quantised.weighted_sum(&[]).iter().all(|value| *value == 0.0));
