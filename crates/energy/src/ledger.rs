@@ -5,10 +5,20 @@ use crate::source::EnergySource;
 use equipoise_types::MilliJoules;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::AddAssign;
 
 /// The row of what belongs to no tenant: idle and unattributed energy.
 pub const NO_TENANT: &str = "-";
+
+/// The row of the tenants that came when an instance had [`LIMIT_TENANTS`] already. A tenant of that name shares it.
+pub const OTHER_TENANTS: &str = "other";
+
+/// Tenants that one ledger tells apart on one instance; those that come later are summed under [`OTHER_TENANTS`].
+///
+/// Tenants are names that clients choose. A stored row takes up to 1.4 kB (two names of 253 characters, a tenant of 128,
+/// thirteen figures), so the rows of an instance stay below a store's 1 MiB per value.
+pub const LIMIT_TENANTS: usize = 500;
 
 /// What an instance is; reports group by these.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -178,10 +188,13 @@ const MOST_INTERVAL_MJ: u64 = 86_400_000_000_000;
 /// Ten days, nanoseconds.
 const MOST_INTERVAL_NS: u64 = 864_000_000_000_000;
 
-/// Sums by instance and tenant. Every row adds up by itself, so every grouping of rows does.
+/// Sums by instance and tenant. Every row adds up by itself, so every grouping of rows does. Bounded: an instance has at
+/// most [`LIMIT_TENANTS`] rows of tenants, however many names clients make up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EnergyLedger {
     rows: BTreeMap<(InstanceFacts, String), EnergyFigures>,
+    /// Rows of named tenants, by instance.
+    named: BTreeMap<String, usize>,
 }
 
 impl EnergyLedger {
@@ -233,8 +246,7 @@ impl EnergyLedger {
     /// Moves energy that a tenant was charged for earlier to its wasted line: the request it went to has failed since.
     /// No more than was attributed; returns what was moved.
     pub fn mark_wasted(&mut self, facts: &InstanceFacts, tenant: &str, energy: MilliJoules) -> MilliJoules {
-        let tenant = if tenant.is_empty() { NO_TENANT } else { tenant };
-        let Some(row) = self.rows.get_mut(&(facts.clone(), tenant.to_owned())) else {
+        let Some(row) = self.rows.get_mut(&self.place(facts, tenant)) else {
             return MilliJoules::ZERO;
         };
         let moved = energy.0.min(row.attributed_mj - row.wasted_mj);
@@ -254,15 +266,15 @@ impl EnergyLedger {
                     tenant,
                 });
             }
-            *self.rows.entry((facts, tenant)).or_default() += &figures;
+            *self.row(&facts, &tenant) += &figures;
         }
         Ok(())
     }
 
     /// Adds another ledger's sums, of another hour or another node.
     pub fn merge(&mut self, other: &Self) {
-        for (key, figures) in &other.rows {
-            *self.rows.entry(key.clone()).or_default() += figures;
+        for ((facts, tenant), figures) in &other.rows {
+            *self.row(facts, tenant) += figures;
         }
     }
 
@@ -282,8 +294,29 @@ impl EnergyLedger {
     }
 
     fn row(&mut self, facts: &InstanceFacts, tenant: &str) -> &mut EnergyFigures {
+        match self.rows.entry(self.place(facts, tenant)) {
+            Entry::Occupied(row) => row.into_mut(),
+            Entry::Vacant(row) => {
+                if ![NO_TENANT, OTHER_TENANTS].contains(&row.key().1.as_str()) {
+                    *self.named.entry(facts.instance.clone()).or_default() += 1;
+                }
+                row.insert(EnergyFigures::default())
+            }
+        }
+    }
+
+    /// Where a tenant's sums stand.
+    fn place(&self, facts: &InstanceFacts, tenant: &str) -> (InstanceFacts, String) {
         let tenant = if tenant.is_empty() { NO_TENANT } else { tenant };
-        self.rows.entry((facts.clone(), tenant.to_owned())).or_default()
+        let place = (facts.clone(), tenant.to_owned());
+        let full = self
+            .named
+            .get(&facts.instance)
+            .is_some_and(|&named| named >= LIMIT_TENANTS);
+        if full && tenant != NO_TENANT && !self.rows.contains_key(&place) {
+            return (place.0, OTHER_TENANTS.to_owned());
+        }
+        place
     }
 }
 

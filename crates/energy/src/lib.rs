@@ -24,7 +24,10 @@ pub use attribution::{PartWork, StepTerms, attribute_step};
 pub use counter::{CounterIntegrator, CounterReading, GpuEnergy, MeterLimits};
 pub use facility::{CarbonSeries, Ceiling, DEFAULT_PUE, Production, TokenProduction, facility_energy};
 pub use interval::{ActivitySlice, IntervalEnergy, IntervalSplit, attribute_interval};
-pub use ledger::{EnergyFigures, EnergyLedger, InstanceFacts, LedgerError, LedgerRow, NO_TENANT, SliceOwner};
+pub use ledger::{
+    EnergyFigures, EnergyLedger, InstanceFacts, LIMIT_TENANTS, LedgerError, LedgerRow, NO_TENANT, OTHER_TENANTS,
+    SliceOwner,
+};
 pub use meter::InstanceMeter;
 pub use report::{EnergyRow, Grouping, Report};
 pub use source::{EnergyFlaw, EnergySource};

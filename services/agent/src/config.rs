@@ -20,7 +20,7 @@ pub enum NvmlMode {
 /// What an agent must be told.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
-    /// The control plane, for example `http://control.equipoise:7070`.
+    /// The control plane, for example `http://control.equipoise:8090`.
     pub control: String,
     /// This node's name, unique in the cluster.
     pub node: String,
@@ -99,7 +99,7 @@ pub enum AgentError {
         second: String,
     },
     /// The control plane's address is no URI.
-    #[error("control plane address `{control}` is unusable: {reason}; write it like http://host:7070")]
+    #[error("control plane address `{control}` is unusable: {reason}; write it like http://host:8090")]
     Control {
         /// The address.
         control: String,

@@ -133,7 +133,8 @@ impl Session {
         }
         tracing::info!(
             node = self.node,
-            lease = lease.lease_id,
+            // In the control plane's notation, so that the two logs can be held together.
+            lease = format_args!("{:x}", lease.lease_id),
             instances = self.instances.len(),
             "registered"
         );

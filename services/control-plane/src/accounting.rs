@@ -18,7 +18,7 @@ use crate::plane::{Plane, unix_ns};
 use crate::server::StartError;
 use equipoise_energy::{EnergyFigures, EnergyLedger, Grouping, IntervalEnergy};
 use equipoise_proto::v1::{Activity, EnergyRow, EnergySample, Instance};
-use equipoise_store::Store;
+use equipoise_store::{Store, StoreError};
 use equipoise_telemetry::{ControlMetrics, EnergyCause};
 use equipoise_types::MilliJoules;
 use std::collections::{BTreeMap, BTreeSet};
@@ -306,8 +306,25 @@ pub(crate) async fn run(plane: Arc<Plane>) {
             last_written = tokio::time::Instant::now();
             if let Err(error) = persist(&plane).await {
                 plane.metrics.store_errors.inc();
-                tracing::warn!(%error, "cannot write the energy ledger; it stays in memory until the store is back");
+                tell(&error);
             }
+        }
+    }
+}
+
+fn tell(error: &StoreError) {
+    match error {
+        StoreError::ValueTooLarge { key, bytes } => tracing::error!(
+            key,
+            bytes,
+            "a record of the energy ledger is too large for the store: its sums are in memory only and a restart would \
+             lose them; all other records are written. Shorter names of models, pools and tenants make it smaller"
+        ),
+        error if error.retryable() => {
+            tracing::warn!(%error, "cannot write the energy ledger; it stays in memory until the store is back");
+        }
+        error => {
+            tracing::error!(%error, "cannot write a record of the energy ledger; it stays in memory and is tried again")
         }
     }
 }

@@ -26,12 +26,12 @@ pub struct ControlPlaneConfig {
 }
 
 impl Default for ControlPlaneConfig {
-    /// Loopback only, ports 7070 (gRPC) and 7071 (page); batches each 500 ms, leases of 1 to 60 s.
+    /// Loopback only, ports 8090 (gRPC) and 8091 (page); batches each 500 ms, leases of 1 to 60 s.
     fn default() -> Self {
         Self {
             name: "control-plane".to_owned(),
-            grpc_addr: (Ipv4Addr::LOCALHOST, 7070).into(),
-            page_addr: Some((Ipv4Addr::LOCALHOST, 7071).into()),
+            grpc_addr: (Ipv4Addr::LOCALHOST, 8090).into(),
+            page_addr: Some((Ipv4Addr::LOCALHOST, 8091).into()),
             telemetry_interval: Duration::from_millis(500),
             shortest_lease: Duration::from_secs(1),
             longest_lease: Duration::from_secs(60),

@@ -172,6 +172,72 @@ fn stored_rows_come_back() {
     assert_eq!(restored.report(Grouping::Gpu).total.measured_mj, 2 * 2_100_000);
 }
 
+#[test]
+fn made_up_tenants_are_summed_under_one_name_and_nothing_is_lost() {
+    let (a, b) = (facts("a", "p", "m", "g"), facts("b", "p", "m", "g"));
+    let mut ledger = EnergyLedger::new();
+    let names: Vec<String> = (0..LIMIT_TENANTS + 7).map(|number| format!("t{number:04}")).collect();
+    for name in &names {
+        let split = IntervalSplit {
+            idle: MilliJoules(1),
+            unattributed: MilliJoules(0),
+            parts: vec![(0, MilliJoules(9))],
+        };
+        ledger
+            .record(
+                &a,
+                &interval(1, 10, 1, EnergySource::Counter),
+                &split,
+                &[owner(name, false)],
+            )
+            .expect("balanced");
+    }
+    // The idle row, the named tenants, and all others.
+    assert_eq!(ledger.rows().count(), LIMIT_TENANTS + 2);
+    let others = |ledger: &EnergyLedger| {
+        let report = ledger.report(Grouping::Tenant);
+        report.rows.into_iter().find(|row| row.key == OTHER_TENANTS)
+    };
+    let figures = others(&ledger).expect("summed").figures;
+    assert_eq!((figures.attributed_mj, figures.requests), (7 * 9, 7));
+    // One of them failed: what it had is wasted, where it stands.
+    let last = names.last().expect("some");
+    assert_eq!(ledger.mark_wasted(&a, last, MilliJoules(9)), MilliJoules(9));
+    assert_eq!(others(&ledger).expect("summed").figures.wasted_mj, 9);
+    // Another instance has room of its own, and one that is known keeps its row.
+    let row = |facts: &InstanceFacts, tenant: &str| LedgerRow {
+        facts: facts.clone(),
+        tenant: tenant.to_owned(),
+        figures: EnergyFigures {
+            measured_mj: 5,
+            attributed_mj: 5,
+            power_mj: 5,
+            ..EnergyFigures::default()
+        },
+    };
+    ledger
+        .restore([row(&b, "late"), row(&a, "t0000"), row(&a, "late")])
+        .expect("add up");
+    let tenants = ledger.report(Grouping::Tenant).rows;
+    let attributed = |name: &str| {
+        tenants
+            .iter()
+            .find(|row| row.key == name)
+            .map(|row| row.figures.attributed_mj)
+    };
+    assert_eq!(attributed("late"), Some(5));
+    assert_eq!(attributed("t0000"), Some(14));
+    assert_eq!(attributed(OTHER_TENANTS), Some(7 * 9 + 5));
+    let mut merged = EnergyLedger::new();
+    merged.merge(&ledger);
+    assert_eq!(merged.report(Grouping::Pool).total, ledger.report(Grouping::Pool).total);
+    assert_eq!(
+        merged.report(Grouping::Pool).total.measured_mj,
+        10 * names.len() as u64 + 15
+    );
+    assert!(merged.rows().all(|row| row.figures.balances()));
+}
+
 proptest! {
     #[test]
     fn every_row_and_every_total_adds_up(

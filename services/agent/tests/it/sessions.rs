@@ -122,7 +122,7 @@ async fn an_engine_that_goes_away_is_unhealthy_and_heals_when_it_is_back() {
 
 #[tokio::test]
 async fn addresses_that_cannot_work_are_refused_at_the_start() {
-    for control in ["control:7070", "https://control:7070", "not a uri", ""] {
+    for control in ["control:8090", "https://control:8090", "not a uri", ""] {
         let error = Agent::start(config(control, vec![])).await.expect_err(control);
         assert!(matches!(error, AgentError::Control { .. }), "{control}: {error}");
     }

@@ -123,7 +123,11 @@ impl Drop for Unwritten<'_> {
     }
 }
 
-/// Writes the records that changed. What could not be written stays marked for the next time.
+/// Writes the records that changed. What could not be written stays marked for the next time; a record that the store
+/// refuses holds up no other.
+///
+/// # Errors
+/// The first failure.
 pub(crate) async fn persist(plane: &Plane) -> Result<(), StoreError> {
     let (mut unwritten, records) = {
         let mut accounting = plane.accounting.lock();
@@ -133,23 +137,45 @@ pub(crate) async fn persist(plane: &Plane) -> Result<(), StoreError> {
         (Unwritten { plane, dirty, garbage }, records)
     };
     let key_of = |(hour, instance): &(Hour, String)| format!("{ENERGY}{}/{hour}/{instance}", plane.config.name);
+    let mut refused = BTreeSet::new();
+    let mut first = None;
     for (place, record) in records {
-        let value = serde_json::to_vec(&record).map_err(|error| StoreError::Refused {
-            operation: "encode the energy ledger".to_owned(),
-            reason: error.to_string(),
-        })?;
-        plane
-            .store
-            .put(&key_of(&place), value.into(), Precondition::None, None)
-            .await?;
-        unwritten.dirty.remove(&place);
+        match write(plane, &key_of(&place), &record).await {
+            Ok(()) => {
+                unwritten.dirty.remove(&place);
+            }
+            // The store is away: it would take no other either.
+            Err(error) if error.retryable() || matches!(error, StoreError::Closed) => {
+                return Err(first.unwrap_or(error));
+            }
+            Err(error) => {
+                refused.insert(place);
+                first.get_or_insert(error);
+            }
+        }
     }
-    unwritten.dirty.clear();
+    let waits = |(_, instance): &(Hour, String)| refused.contains(&(FOLDED, instance.clone()));
     // Only after the sums that hold them have been written.
-    while let Some(place) = unwritten.garbage.first().cloned() {
+    let garbage: Vec<_> = unwritten
+        .garbage
+        .iter()
+        .filter(|place| !waits(place))
+        .cloned()
+        .collect();
+    unwritten.dirty = refused;
+    for place in garbage {
         plane.store.delete(&key_of(&place), Precondition::None).await?;
         unwritten.garbage.remove(&place);
     }
+    first.map_or(Ok(()), Err)
+}
+
+async fn write(plane: &Plane, key: &str, record: &Record) -> Result<(), StoreError> {
+    let value = serde_json::to_vec(record).map_err(|error| StoreError::Refused {
+        operation: format!("encode {key}"),
+        reason: error.to_string(),
+    })?;
+    plane.store.put(key, value.into(), Precondition::None, None).await?;
     Ok(())
 }
 

@@ -267,6 +267,75 @@ async fn old_hours_are_folded_once_even_if_their_records_are_still_there() {
     assert_eq!(keys().await, folded, "the leftovers are deleted");
 }
 
+/// The sums of an instance after a restart over the same file.
+async fn restarted(url: &str, config: &ControlPlaneConfig) -> Accounting {
+    let store = equipoise_store::open(url).await.expect("opens again");
+    let metrics = ControlMetrics::new(&mut Registry::default());
+    let again = Accounting::load(config, &*store, metrics).await.expect("loads");
+    store.close().await.expect("closes");
+    again
+}
+
+#[tokio::test]
+async fn made_up_tenants_of_one_instance_cost_no_other_its_records() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("embedded:{}", folder.path().join("state").display());
+    let mut accounting = accounting();
+    let mut many = Vec::new();
+    for number in 0..3000 {
+        many.push(activity(&format!("d{number}"), &format!("{number:0>124}"), 100, 101));
+    }
+    accounting.take_activity("r1", many, 101 * SECOND, 101 * SECOND);
+    accounting.take_energy(&instance("a"), &energy(100, 101, 900_000, 200), 101 * SECOND);
+    let mut of_another = energy(100, 101, 7000, 1000);
+    "b".clone_into(&mut of_another.instance);
+    accounting.take_energy(&instance("b"), &of_another, 101 * SECOND);
+    accounting.settle_all();
+    let store = equipoise_store::open(&url).await.expect("opens");
+    let plane = plane(accounting, store.clone());
+    persist(&plane).await.expect("writes");
+    store.close().await.expect("closes");
+
+    let before = plane.accounting.lock();
+    let again = restarted(&url, &plane.config).await;
+    assert_eq!(again.total(), before.total());
+    assert_eq!(again.total().measured_mj, 907_000);
+    let tenants = rows(&again, Grouping::Tenant);
+    assert_eq!(tenants, rows(&before, Grouping::Tenant));
+    let others = &tenants[equipoise_energy::OTHER_TENANTS];
+    assert_eq!(tenants.len(), equipoise_energy::LIMIT_TENANTS + 2);
+    assert_eq!(
+        (others.attributed_mj > 0, others.decode_tokens),
+        (true, 10 * (3000 - equipoise_energy::LIMIT_TENANTS as u64))
+    );
+    assert!(tenants.values().all(EnergyFigures::balances));
+}
+
+#[tokio::test]
+async fn a_record_that_the_store_refuses_holds_up_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("embedded:{}", folder.path().join("state").display());
+    let mut accounting = accounting();
+    // A model whose name alone is more than a value may have, on the first instance by name.
+    let mut huge = instance("a");
+    huge.model.as_mut().expect("has a model").name = "m".repeat(equipoise_store::LIMIT_VALUE_BYTES);
+    accounting.take_energy(&huge, &energy(100, 101, 1000, 0), 101 * SECOND);
+    let mut of_another = energy(100, 101, 7000, 1000);
+    "b".clone_into(&mut of_another.instance);
+    accounting.take_energy(&instance("b"), &of_another, 101 * SECOND);
+    accounting.settle_all();
+    let store = equipoise_store::open(&url).await.expect("opens");
+    let plane = plane(accounting, store.clone());
+    for _ in 0..2 {
+        let error = persist(&plane).await.expect_err("one is too large");
+        assert!(matches!(error, StoreError::ValueTooLarge { .. }), "{error}");
+        assert_eq!(plane.accounting.lock().dirty.len(), 1, "only that one is tried again");
+    }
+    store.close().await.expect("closes");
+    let again = restarted(&url, &plane.config).await;
+    assert_eq!(again.total().measured_mj, 7000);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
