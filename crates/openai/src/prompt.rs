@@ -263,9 +263,34 @@ impl<'de> Visitor<'de> for Written<'_, '_> {
     }
 }
 
-/// `stream_options`, as far as it matters here.
-#[derive(Default, Deserialize)]
+/// `stream_options`, as far as it matters here. Only an object will do: a list would be read by no engine.
+#[derive(Default)]
 pub(crate) struct StreamOptions {
-    #[serde(default)]
     pub(crate) include_usage: Option<bool>,
+}
+
+impl<'de> Deserialize<'de> for StreamOptions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = StreamOptions;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object such as {\"include_usage\": true}, or null")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<StreamOptions, A::Error> {
+                let (mut options, mut seen) = (StreamOptions::default(), false);
+                while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+                    if key != "include_usage" {
+                        map.next_value::<IgnoredAny>()?;
+                    } else if std::mem::replace(&mut seen, true) {
+                        return Err(A::Error::custom("`include_usage` comes twice; send it once"));
+                    } else {
+                        options.include_usage = map.next_value()?;
+                    }
+                }
+                Ok(options)
+            }
+        }
+        deserializer.deserialize_any(Object)
+    }
 }

@@ -220,11 +220,11 @@ struct Members {
     model: Option<String>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
-    max_tokens: Option<Count>,
-    max_completion_tokens: Option<Count>,
-    min_tokens: Option<Count>,
+    max_tokens: Option<Count<0>>,
+    max_completion_tokens: Option<Count<0>>,
+    min_tokens: Option<Count<0>>,
     ignore_eos: Option<bool>,
-    n: Option<Count>,
+    n: Option<Count<1>>,
     user: Option<String>,
     prompt_embeds: Option<IgnoredAny>,
     has_tools: bool,
@@ -330,13 +330,6 @@ impl Draft<'_> {
             }
             Endpoint::Chat | Endpoint::Completions => {}
         }
-        let n = seen.n.map_or(1, |count| count.0);
-        if n == 0 {
-            return Err(RequestError::Missing {
-                param: "n",
-                mend: "ask for at least one answer",
-            });
-        }
         Ok(RequestHead {
             endpoint: self.endpoint,
             model,
@@ -348,7 +341,7 @@ impl Draft<'_> {
             max_tokens: seen.max_completion_tokens.or(seen.max_tokens).map(|count| count.0),
             min_tokens: seen.min_tokens.map(|count| count.0),
             ignore_eos: seen.ignore_eos.unwrap_or(false),
-            n,
+            n: seen.n.map_or(1, |count| count.0),
             prompt_chars: prompt.chars,
             prompt_token_ids: prompt.token_ids,
             prompt_items: prompt.items,
@@ -364,31 +357,31 @@ fn read<'de, A: MapAccess<'de>, T: Deserialize<'de>>(slot: &mut Option<T>, map: 
     Ok(())
 }
 
-/// A whole number of at most 32 bits; `16.0` counts as 16, as it does for vLLM.
-struct Count(u32);
+/// A whole number from `LEAST` up, of at most 32 bits; `16.0` counts as 16, as it does for vLLM.
+struct Count<const LEAST: u32>(u32);
 
-impl<'de> Deserialize<'de> for Count {
+impl<'de, const LEAST: u32> Deserialize<'de> for Count<LEAST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Whole;
-        impl Visitor<'_> for Whole {
-            type Value = Count;
+        struct Whole<const LEAST: u32>;
+        impl<const LEAST: u32> Visitor<'_> for Whole<LEAST> {
+            type Value = Count<LEAST>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number from 0 to 4294967295")
+                write!(f, "a whole number from {LEAST} to {}", u32::MAX)
             }
-            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Count, E> {
-                let count = u32::try_from(value);
-                count
-                    .map(Count)
-                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Unsigned(value), &self))
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Count<LEAST>, E> {
+                match u32::try_from(value) {
+                    Ok(count) if count >= LEAST => Ok(Count(count)),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Unsigned(value), &self)),
+                }
             }
-            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Count, E> {
-                if value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&value) {
+            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Count<LEAST>, E> {
+                if value.fract() == 0.0 && (f64::from(LEAST)..=f64::from(u32::MAX)).contains(&value) {
                     return Ok(Count(value as u32));
                 }
                 Err(E::invalid_value(serde::de::Unexpected::Float(value), &self))
             }
         }
-        deserializer.deserialize_any(Whole)
+        deserializer.deserialize_any(Whole::<LEAST>)
     }
 }
 

@@ -40,11 +40,10 @@ fn parse(url: &str) -> Result<Target, StoreError> {
         return Ok(Target::Memory);
     }
     if let Some(path) = url.strip_prefix("embedded:") {
-        return Ok(if path.is_empty() {
-            Target::Memory
-        } else {
-            Target::File(path.to_owned())
-        });
+        if path.trim().is_empty() {
+            return Err(invalid("no path after the colon"));
+        }
+        return Ok(Target::File(path.to_owned()));
     }
     let Some(rest) = url.strip_prefix("etcd://") else {
         return Err(invalid("the scheme is not known"));
@@ -88,7 +87,6 @@ mod tests {
     #[test]
     fn understood_urls() {
         assert_eq!(parse("embedded").expect("valid"), Target::Memory);
-        assert_eq!(parse("embedded:").expect("valid"), Target::Memory);
         assert_eq!(
             parse("embedded:a/b.redb").expect("valid"),
             Target::File("a/b.redb".to_owned())
@@ -105,6 +103,8 @@ mod tests {
     fn what_is_not_understood_is_told_what_is() {
         for url in [
             "",
+            "embedded:",
+            "embedded:  ",
             "consul://a:1",
             "etcd://",
             "etcd://a",
@@ -115,7 +115,9 @@ mod tests {
         ] {
             let error = parse(url).expect_err(url).to_string();
             assert!(
-                error.contains("embedded:PATH") && error.contains("etcd://HOST:PORT"),
+                error.contains("`embedded` (in memory)")
+                    && error.contains("embedded:PATH")
+                    && error.contains("etcd://HOST:PORT"),
                 "{error}"
             );
         }

@@ -13,8 +13,14 @@ pub enum TraceError {
         /// Why.
         source: io::Error,
     },
+    /// There is a directory where a file should be.
+    #[error("{origin} is a directory: name a file in it")]
+    Directory {
+        /// Which.
+        origin: String,
+    },
     /// Reading or writing broke off.
-    #[error("{origin}:{line}: input or output failed: {source}")]
+    #[error("{origin}: reading or writing failed after line {line}: {source}")]
     Io {
         /// Which file.
         origin: String,
@@ -71,9 +77,20 @@ pub(crate) fn excerpt(line: &str) -> String {
     }
 }
 
-/// serde_json's message without its own position, which counts from the line's start and would mislead.
+/// serde_json's message without its own position, which counts from the line's start and would mislead, and without
+/// Rust's names of types.
 pub(crate) fn json_reason(error: &serde_json::Error) -> String {
+    const PLAIN: [(&str, &str); 3] = [
+        ("expected u32", "expected a whole number from 0 to 4294967295"),
+        ("expected u64", "expected a whole number from 0 up"),
+        ("expected f64", "expected a number"),
+    ];
     let text = error.to_string();
-    let message = text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]);
+    let mut message = text[..text.rfind(" at line ").unwrap_or(text.len())].to_owned();
+    for (rust, plain) in PLAIN {
+        if let Some(before) = message.strip_suffix(rust) {
+            message = format!("{before}{plain}");
+        }
+    }
     format!("{message} (column {})", error.column())
 }

@@ -23,6 +23,10 @@ impl Lines<BufReader<File>> {
     pub(crate) fn open(path: &Path) -> Result<Self, TraceError> {
         let origin = path.display().to_string();
         match File::open(path) {
+            // Opening a directory succeeds on Unix; only reading fails, and says nothing of use.
+            Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_dir()) => {
+                Err(TraceError::Directory { origin })
+            }
             Ok(file) => Ok(Self::new(BufReader::with_capacity(1 << 16, file), origin)),
             Err(source) => Err(TraceError::Open { origin, source }),
         }
@@ -90,7 +94,11 @@ impl<R: BufRead> Lines<R> {
                 self.buffer.drain(..3);
             }
             if let Err(error) = str::from_utf8(&self.buffer) {
-                let found = format!("a byte that is not at column {}", error.valid_up_to() + 1);
+                let found = format!(
+                    "the byte {:#04x} at position {} of the line",
+                    self.buffer[error.valid_up_to()],
+                    error.valid_up_to() + 1
+                );
                 self.buffer.clear();
                 return Err(self.malformed("UTF-8 text", found));
             }

@@ -94,7 +94,26 @@ fn errors_name_the_member_and_the_mend() {
     assert!(text(chat(r#"{"model":"a","model":"b"}"#)).starts_with("model: the member comes twice"));
     assert!(text(chat("[]")).starts_with("body: invalid type: sequence, expected a JSON object"));
     assert!(text(chat(r#"{"model":"m","messages":[{}]} x"#)).contains("not valid JSON: trailing characters"));
-    assert!(text(chat(r#"{"model":"m","n":0,"messages":[{}]}"#)).contains("`n`"));
+    for n in ["0", "0.0", "-1"] {
+        let error = text(chat(&format!(r#"{{"model":"m","n":{n},"messages":[{{}}]}}"#)));
+        assert!(error.starts_with("n: invalid"), "{error}");
+        assert!(
+            error.contains("expected a whole number from 1 to 4294967295"),
+            "{error}"
+        );
+    }
+    for options in ["5", "[true]", "\"yes\""] {
+        let error = text(chat(&format!(
+            r#"{{"model":"m","stream_options":{options},"messages":[{{}}]}}"#
+        )));
+        assert!(error.starts_with("stream_options: invalid type"), "{error}");
+        assert!(
+            error.contains("expected an object such as {\"include_usage\": true}, or null"),
+            "{error}"
+        );
+    }
+    let twice = r#"{"model":"m","stream_options":{"include_usage":true,"include_usage":false},"messages":[{}]}"#;
+    assert!(text(chat(twice)).contains("`include_usage` comes twice"));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::lines::Lines;
 
 /// A line of Mooncake's traces. Fields that other editions add are ignored.
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct MooncakeLine {
     /// Milliseconds from the start; whole in the published traces.
     timestamp: f64,
@@ -23,7 +24,7 @@ struct MooncakeLine {
 
 /// A line of ours.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(super) struct EquipoiseLine {
     arrival_s: f64,
     prompt_tokens: u32,

@@ -96,6 +96,103 @@ fn an_error_names_line_expectation_and_finding() {
     assert!(error_of("TIMESTAMP,ContextTokens,GeneratedTokens\n").contains("no request"));
     let absent = Workload::load(Path::new("/nonexistent.csv"), &ReadOptions::default()).expect_err("absent");
     assert!(absent.to_string().contains("/nonexistent.csv"), "{absent}");
+    let folder = Workload::load(&std::env::temp_dir(), &ReadOptions::default()).expect_err("a folder");
+    assert!(
+        folder.to_string().ends_with("is a directory: name a file in it"),
+        "{folder}"
+    );
+}
+
+/// Every mistake in a line of ours: the line, and what its error must say it found.
+#[test]
+fn a_malformed_line_of_ours_says_what_is_wrong() {
+    let good = "{\"arrival_s\": 0.5, \"prompt_tokens\": 3, \"output_tokens\": 2}";
+    let cases = [
+        (
+            good.replace(": 3", ": -3"),
+            "integer `-3`, expected a whole number from 0 to 4294967295",
+        ),
+        (
+            good.replace(": 3", ": 3.5"),
+            "floating point `3.5`, expected a whole number from 0 to 4294967295",
+        ),
+        (
+            good.replace(": 3", ": 5000000000"),
+            "integer `5000000000`, expected a whole number from 0 to 4294967295",
+        ),
+        (
+            good.replace(": 3", ": \"3\""),
+            "string \"3\", expected a whole number from 0 to 4294967295",
+        ),
+        (
+            good.replace(": 3", ": null"),
+            "null, expected a whole number from 0 to 4294967295",
+        ),
+        (good.replace("0.5", "\"now\""), "string \"now\", expected a number"),
+        (
+            good.replace("0.5", "-0.5"),
+            "`arrival_s` to be zero or more, and less than thirty years, found -0.5",
+        ),
+        (
+            good.replace("0.5", "1e12"),
+            "less than thirty years, found 1000000000000",
+        ),
+        (good.replace("0.5", "1e999"), "number out of range"),
+        (good.replace("0.5", "NaN"), "expected value (column 15)"),
+        (
+            good.replace(", \"output_tokens\": 2", ""),
+            "missing field `output_tokens`",
+        ),
+        (
+            good.replace("}", ", \"prompt_tokens\": 4}"),
+            "duplicate field `prompt_tokens`",
+        ),
+        (
+            good.replace("}", ", \"prefix_blocks\": [1, -1]}"),
+            "integer `-1`, expected a whole number from 0 up",
+        ),
+        (
+            good.replace("}", ", \"prefix_blocks\": 7}"),
+            "integer `7`, expected a sequence",
+        ),
+        (good.replace("}", ", \"tenant\": 7}"), "integer `7`, expected a string"),
+        (good.replace("}", ""), "EOF while parsing an object"),
+        (format!("{good} {good}"), "trailing characters"),
+        ("[0.5]".to_owned(), "expected a JSON object"),
+        ("nonsense".to_owned(), "expected ident"),
+        (
+            AZURE.lines().nth(1).expect("a row").to_owned(),
+            "integer `2023`, expected a JSON object",
+        ),
+    ];
+    for (line, found) in cases {
+        let text = format!("{good}\n{line}\n{good}\n");
+        let error = error_of(&text);
+        assert!(error.starts_with("trace:2: expected "), "{error}");
+        assert!(error.contains(found), "expected `{found}` in: {error}");
+        assert!(
+            !error.contains("Line") && !error.contains("u32"),
+            "a Rust name in: {error}"
+        );
+        let skipping = ReadOptions {
+            malformed: Malformed::Skip,
+            ..ReadOptions::default()
+        };
+        let workload = Workload::read(text.as_bytes(), "trace", &skipping).expect("skipped");
+        assert_eq!(workload.records.len(), 2, "{line}");
+        assert!(
+            workload.notes[0].starts_with("1 malformed lines skipped, the first: trace:2:"),
+            "{:?}",
+            workload.notes
+        );
+    }
+    let mut bytes = format!("{good}\n").into_bytes();
+    bytes.extend_from_slice(b"{\"tenant\": \"\xff\"}\n");
+    let error = Workload::read(bytes.as_slice(), "trace", &ReadOptions::default()).expect_err("not text");
+    assert_eq!(
+        error.to_string(),
+        "trace:2: expected UTF-8 text, found the byte 0xff at position 13 of the line"
+    );
 }
 
 #[test]
