@@ -1,6 +1,7 @@
 //! The file as it is written, and its way to a validated fleet.
 
 mod pool;
+mod scheduler;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -50,11 +51,12 @@ impl FleetFile {
         let source = Source { text, origin };
         let file: FileTable = toml::from_str(text).map_err(|error| source.syntax(&error))?;
 
-        let scheduler_span = file.scheduler.as_ref().map_or(0..0, Spanned::span);
+        let section = file.scheduler.as_ref().map_or(0..0, Spanned::span);
         let scheduler = file.scheduler.map(Spanned::into_inner).unwrap_or_default();
         // Its own constructor knows what it accepts.
         if let Err(error) = Scheduler::new(scheduler.clone()) {
-            return Err(source.invalid(scheduler_span, format!("[scheduler]: {error}")));
+            let place = scheduler::place(&source, &error).unwrap_or(section);
+            return Err(source.invalid(place, format!("[scheduler]: {error}")));
         }
 
         let mut profiles = BTreeMap::new();

@@ -1,6 +1,7 @@
 //! From a `[[pool]]` table to its instances.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use equipoise_engine::{gpu, gpus, model};
 use equipoise_fleet::{InstanceSpec, LimitsSpec, ModelProfile};
@@ -13,6 +14,10 @@ use crate::{ConfigError, DeclaredInstance};
 
 /// More emulated instances than this in one pool is a slip of the hand.
 const MOST_INSTANCES: u32 = 10_000;
+
+/// How long an opaque box may take for a request, milliseconds. An answer that takes longer than an hour is a slip of
+/// the hand, too.
+const SERVICE_MS: RangeInclusive<f64> = 1.0..=3_600_000.0;
 
 /// All instances of all pools.
 pub(super) fn instances(
@@ -235,8 +240,13 @@ fn service_s(source: &Source<'_>, pool: &PoolTable) -> Result<Option<f64>, Confi
         "service_ms describes an emulated box; a pool with `endpoints` is real, so leave it out".to_owned()
     } else if pool.gpu.is_some() {
         "service_ms describes a box of which nothing is known, so leave `gpu` out (or leave out service_ms)".to_owned()
-    } else if !(declared.get_ref().is_finite() && *declared.get_ref() > 0.0) {
-        format!("service_ms is {}: it must be above zero", declared.get_ref())
+    } else if !SERVICE_MS.contains(declared.get_ref()) {
+        format!(
+            "service_ms is {}: it must lie between {} and {}, an hour",
+            declared.get_ref(),
+            SERVICE_MS.start(),
+            SERVICE_MS.end()
+        )
     } else {
         return Ok(Some(declared.get_ref() / 1e3));
     };
