@@ -3,6 +3,7 @@
 use crate::backoff::Backoff;
 use crate::config::{AgentConfig, AgentError};
 use crate::engines::EngineWatch;
+use crate::exposition;
 use crate::gpu_meter::GpuMeters;
 use crate::gpu_thread::GpuThread;
 use crate::session::Session;
@@ -11,6 +12,7 @@ use equipoise_backend::{EngineClient, EngineClientConfig};
 use equipoise_proto::v1::Instance;
 use equipoise_telemetry::{AgentMetrics, Registry};
 use equipoise_types::RandomStream;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use tonic::transport::Endpoint;
@@ -26,23 +28,19 @@ pub struct RunningAgent {
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
     session: JoinSet<()>,
+    /// Serves the metrics as long as the agent lives.
+    exposition: JoinSet<()>,
+    metrics_addr: Option<SocketAddr>,
 }
 
 impl Agent {
-    /// Starts an agent whose metrics nobody reads.
-    ///
-    /// # Errors
-    /// See [`Self::start_with_metrics`].
-    pub async fn start(config: AgentConfig) -> Result<RunningAgent, AgentError> {
-        Self::start_with_metrics(config, AgentMetrics::new(&mut Registry::default())).await
-    }
-
     /// Starts an agent. It returns once the GPU driver is loaded or found absent; the control plane and the engines need
     /// not be there yet.
     ///
     /// # Errors
-    /// [`AgentError`] if the configuration cannot work, or the NVML library that it names cannot be loaded.
-    pub async fn start_with_metrics(config: AgentConfig, metrics: AgentMetrics) -> Result<RunningAgent, AgentError> {
+    /// [`AgentError`] if the configuration cannot work, the metrics' port is taken, or the NVML library that it names cannot
+    /// be loaded.
+    pub async fn start(config: AgentConfig) -> Result<RunningAgent, AgentError> {
         config.check()?;
         let AgentConfig {
             control,
@@ -51,9 +49,15 @@ impl Agent {
             telemetry_interval,
             nvml,
             lease_ttl,
+            metrics_addr,
         } = config;
         let endpoint = control_endpoint(control)?;
-        let shared = Arc::new(Shared::new(telemetry_interval, metrics));
+        let exposed = match metrics_addr {
+            Some(address) => Some(exposition::listen(address).await?),
+            None => None,
+        };
+        let mut registry = Registry::default();
+        let shared = Arc::new(Shared::new(telemetry_interval, AgentMetrics::new(&mut registry)));
         let mut engines = Vec::with_capacity(instances.len());
         for instance in &mut instances {
             instance.node.clone_from(&node);
@@ -73,13 +77,28 @@ impl Agent {
         let backoff = Backoff::new(RandomStream::new(0).derive("reconnect").derive(&node));
         let mut session = JoinSet::new();
         session.spawn(Session::new(endpoint, node, instances, lease_ttl, backoff, Arc::clone(&shared)).run());
-        Ok(RunningAgent { shared, tasks, session })
+        let mut exposition = JoinSet::new();
+        let metrics_addr = exposed.map(|(listener, address)| {
+            exposition.spawn(exposition::serve(listener, registry));
+            tracing::info!(%address, "serving metrics");
+            address
+        });
+        Ok(RunningAgent {
+            shared,
+            tasks,
+            session,
+            exposition,
+            metrics_addr,
+        })
     }
 }
 
 fn control_endpoint(control: String) -> Result<Endpoint, AgentError> {
     let reason = match Endpoint::from_shared(control.clone()) {
         Ok(endpoint) if endpoint.uri().scheme_str() == Some("http") => return Ok(endpoint),
+        Ok(endpoint) if endpoint.uri().scheme_str() == Some("https") => {
+            "a control plane speaks no TLS, so https:// cannot work; keep it inside a private network".to_owned()
+        }
         Ok(_) => "it must begin with http://".to_owned(),
         Err(error) => error.to_string(),
     };
@@ -94,6 +113,12 @@ fn engine_client(instance: &Instance) -> Result<EngineClient, AgentError> {
 }
 
 impl RunningAgent {
+    /// Where `/metrics` and `/health` are served, if they are.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
+    }
+
     /// Stops: sends what was measured, gives the lease back, and returns when all has ended (a few seconds at most).
     pub async fn shutdown(mut self) {
         // Samplers first: what they are at goes out with the last batches.
@@ -101,6 +126,7 @@ impl RunningAgent {
         join(&mut self.tasks).await;
         self.shared.stop();
         join(&mut self.session).await;
+        self.exposition.shutdown().await;
         if !self.shared.outbox.lock().is_drained() {
             tracing::warn!("stopped without a control plane: energy that was measured meanwhile is not accounted");
         }

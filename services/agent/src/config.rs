@@ -2,8 +2,12 @@
 
 use equipoise_proto::v1::Instance;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The longest name of a node, characters: that of a DNS name. The control plane has the same rule.
+const LIMIT_NAME: usize = 253;
 
 /// Where GPU telemetry comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +26,7 @@ pub enum NvmlMode {
 pub struct AgentConfig {
     /// The control plane, for example `http://control.equipoise:8090`.
     pub control: String,
-    /// This node's name, unique in the cluster.
+    /// This node's name, unique in the cluster: 1 to 253 characters of `[a-z0-9.-_/]`.
     pub node: String,
     /// The instances of this node. Their `node` is set by the agent.
     pub instances: Vec<Instance>,
@@ -32,10 +36,13 @@ pub struct AgentConfig {
     pub nvml: NvmlMode,
     /// Wanted life of the lease without renewal.
     pub lease_ttl: Duration,
+    /// Where the agent's own `/metrics` and `/health` are served, if at all; port 0 takes any free port.
+    pub metrics_addr: Option<SocketAddr>,
 }
 
 impl AgentConfig {
-    /// The usual: a sample every 200 ms, a lease of 5 s, NVML where there is one.
+    /// The usual: a sample every 200 ms, a lease of 5 s, NVML where there is one, no
+    /// port for metrics.
     #[must_use]
     pub fn new(control: impl Into<String>, node: impl Into<String>, instances: Vec<Instance>) -> Self {
         Self {
@@ -45,12 +52,19 @@ impl AgentConfig {
             telemetry_interval: Duration::from_millis(200),
             nvml: NvmlMode::Auto,
             lease_ttl: Duration::from_secs(5),
+            metrics_addr: None,
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), AgentError> {
         if self.node.is_empty() {
             return Err(AgentError::NoNode);
+        }
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-' | '_' | '/');
+        if self.node.len() > LIMIT_NAME || !self.node.chars().all(allowed) {
+            return Err(AgentError::NodeName {
+                node: self.node.clone(),
+            });
         }
         let mut names = BTreeSet::new();
         let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
@@ -80,6 +94,22 @@ pub enum AgentError {
     /// The node has no name.
     #[error("the node has no name: set `node` to one that is unique in the cluster")]
     NoNode,
+    /// The control plane would refuse the node's name.
+    #[error("node name `{node}` is unusable: give it 1 to {LIMIT_NAME} characters of [a-z0-9.-_/]")]
+    NodeName {
+        /// The name.
+        node: String,
+    },
+    /// The address for metrics cannot be listened on.
+    #[error(
+        "cannot listen on {address} for the agent's metrics ({source}): stop what uses that port, or choose another address"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
     /// An instance has no name, or two have the same.
     #[error("instance name `{name}` is empty or used twice: names must be unique in the cluster")]
     InstanceName {
@@ -148,5 +178,9 @@ mod tests {
             AgentConfig::new("http://c:1", "", vec![]).check(),
             Err(AgentError::NoNode)
         ));
+        for node in ["Host.example", "a b", &"n".repeat(254)] {
+            let error = AgentConfig::new("http://c:1", node, vec![]).check().expect_err(node);
+            assert!(error.to_string().contains("[a-z0-9.-_/]"), "{error}");
+        }
     }
 }

@@ -12,9 +12,11 @@
 mod agent;
 mod backoff;
 mod clock;
+mod complaint;
 mod config;
 mod counter;
 mod engines;
+mod exposition;
 mod gpu_meter;
 mod gpu_thread;
 mod health;

@@ -1,12 +1,14 @@
 //! The agent's side of the conversation with the control plane: connect, register, stream, and again for ever.
 
 use crate::backoff::Backoff;
+use crate::complaint::Complaint;
 use crate::shared::Shared;
 use equipoise_proto::v1::agent_service_client::AgentServiceClient;
 use equipoise_proto::v1::{
     DeregisterRequest, EnergySample, Instance, RegisterRequest, RegisterResponse, TelemetryAck, TelemetryBatch,
 };
 use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -29,12 +31,19 @@ const FAREWELL: Duration = Duration::from_secs(1);
 enum End {
     Stopped,
     Failed(String),
+    /// Trying again will not help before somebody mends something; the control plane's own words.
+    Refused(String),
 }
 
 impl From<Status> for End {
     fn from(status: Status) -> Self {
         match status.code() {
             Code::NotFound => Self::Failed("the lease is gone".to_owned()),
+            Code::InvalidArgument | Code::AlreadyExists => Self::Refused(status.message().to_owned()),
+            Code::Unimplemented => Self::Refused(format!(
+                "what answers there is no Equipoise control plane; is it the router's or the page's port? ({})",
+                status.message()
+            )),
             code => Self::Failed(format!("{code:?}: {}", status.message())),
         }
     }
@@ -45,6 +54,8 @@ impl From<Status> for End {
 pub(crate) struct Session {
     endpoint: Endpoint,
     node: String,
+    /// Tells this process from another that was given the same node name.
+    agent: String,
     instances: Vec<Instance>,
     lease_ttl: Duration,
     backoff: Backoff,
@@ -68,6 +79,8 @@ impl Session {
         Self {
             endpoint,
             node,
+            // Keyed from the system's randomness anew.
+            agent: format!("{:016x}", RandomState::new().build_hasher().finish()),
             instances,
             lease_ttl,
             backoff,
@@ -77,7 +90,7 @@ impl Session {
 
     /// Talks until the agent stops; then gives the lease back.
     pub(crate) async fn run(mut self) {
-        let mut told = String::new();
+        let mut complaint = Complaint::default();
         loop {
             let shared = Arc::clone(&self.shared);
             let registered = tokio::select! {
@@ -89,7 +102,7 @@ impl Session {
                 Ok((client, lease)) => {
                     let end = self.stream(client.clone(), &lease).await;
                     shared.metrics.connected.set(0);
-                    told.clear();
+                    complaint.settle();
                     if matches!(end, End::Stopped) {
                         return deregister(client, lease.lease_id).await;
                     }
@@ -98,20 +111,29 @@ impl Session {
                 Err(end) => end,
             };
             let wait = self.backoff.next();
-            if let End::Failed(reason) = end {
-                // Once a second for as long as the control plane is away would say nothing new.
-                if reason == told {
-                    tracing::debug!(reason, "still no control plane");
-                } else {
-                    tracing::warn!(reason, "no control plane; measuring goes on and energy is kept");
-                    told = reason;
-                }
-            }
+            self.complain(&mut complaint, &end);
             tokio::select! {
                 biased;
                 () = shared.stopped() => return,
                 () = sleep(wait) => {}
             }
+        }
+    }
+
+    fn complain(&self, complaint: &mut Complaint, end: &End) {
+        match end {
+            End::Stopped => {}
+            End::Failed(reason) if complaint.is_new(reason, Instant::now()) => {
+                tracing::warn!(reason, "no control plane; measuring goes on and energy is kept");
+            }
+            End::Refused(reason) if complaint.is_due(reason, Instant::now()) => tracing::error!(
+                reason,
+                node = self.node,
+                control = %self.endpoint.uri(),
+                "the control plane refuses this agent: its instances get no requests until this is mended"
+            ),
+            // Once a second for as long as it lasts would say nothing new.
+            End::Failed(reason) | End::Refused(reason) => tracing::debug!(reason, "still so"),
         }
     }
 
@@ -124,6 +146,7 @@ impl Session {
             node: self.node.clone(),
             instances: self.instances.clone(),
             lease_ttl_ms: u32::try_from(self.lease_ttl.as_millis()).unwrap_or(u32::MAX),
+            agent: self.agent.clone(),
         };
         let lease = within("registering", client.register(request)).await??.into_inner();
         self.shared.metrics.registrations.inc();

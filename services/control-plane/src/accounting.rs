@@ -324,7 +324,7 @@ fn tell(error: &StoreError) {
             tracing::warn!(%error, "cannot write the energy ledger; it stays in memory until the store is back");
         }
         error => {
-            tracing::error!(%error, "cannot write a record of the energy ledger; it stays in memory and is tried again")
+            tracing::error!(%error, "cannot write a record of the energy ledger; it stays in memory and is tried again");
         }
     }
 }

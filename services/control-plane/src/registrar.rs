@@ -1,7 +1,7 @@
 //! Registrations and wishes in the store: leases, claims on names, read-modify-write.
 //!
-//! Keys: `instances/NAME` (an `Instance`) and `leases/ID` (a node's name and its lease's life) stand under the node's
-//! lease; `admin/NAME` (an `InstanceAdmin`) stands under none, so that a wish outlives agents and restarts.
+//! Keys: `instances/NAME` (an `Instance`), `leases/ID` (a node's name and its lease's life) and `nodes/NAME` (the agent that
+//! holds the name) stand under the node's lease; `admin/NAME` (an `InstanceAdmin`) stands under none, so that a wish outlives agents and restarts.
 
 use crate::fleet::{INSTANCES, WISHES};
 use crate::plane::{Plane, status_of};
@@ -16,6 +16,8 @@ use tonic::Status;
 
 /// Prefix of the records of leases.
 const LEASES: &str = "leases/";
+/// Prefix of the claims on nodes' names.
+const NODES: &str = "nodes/";
 /// How often a read-modify-write is tried before it is given up.
 const ATTEMPTS: usize = 8;
 /// How long a telemetry stream waits for the renewal of its lease.
@@ -50,13 +52,49 @@ struct LeaseRecord {
     ttl_ms: u64,
 }
 
+/// Which agent holds a node's name.
+#[derive(Debug, Serialize, Deserialize)]
+struct NodeClaim {
+    /// The agent's own id; empty where it is not known.
+    agent: String,
+}
+
+impl NodeClaim {
+    /// The claim of `agent` in place of the one found, unless another live agent has it.
+    fn over(found: Option<&Versioned>, node: &str, agent: &str) -> Result<Bytes, Status> {
+        let held = found.and_then(|found| serde_json::from_slice::<Self>(&found.value).ok());
+        if held.is_some_and(|held| !held.agent.is_empty() && !agent.is_empty() && held.agent != agent) {
+            return Err(Status::already_exists(format!(
+                "node {node:?} is held by another agent: give this one its own name with --node, or stop the other \
+                 (one that was killed holds the name until its lease ends)"
+            )));
+        }
+        let claim = serde_json::to_vec(&Self {
+            agent: agent.to_owned(),
+        });
+        claim
+            .map(Bytes::from)
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
 fn lease_key(lease: LeaseId) -> String {
     format!("{LEASES}{lease}")
 }
 
 impl Plane {
-    /// Puts a node's instances under a new lease, in place of what the node had.
-    pub(crate) async fn register(&self, node: &str, instances: &[Instance], wanted: Duration) -> Result<Lease, Status> {
+    /// Puts a node's instances under a new lease, in place of what the node had; refused while another agent holds the
+    /// node's name.
+    pub(crate) async fn register(
+        &self,
+        node: &str,
+        agent: &str,
+        instances: &[Instance],
+        wanted: Duration,
+    ) -> Result<Lease, Status> {
+        // Before a lease is granted, for a refused agent tries every second.
+        let held = self.store.get(&format!("{NODES}{node}")).await;
+        NodeClaim::over(held.map_err(|error| status_of(&error))?.as_ref(), node, agent)?;
         let before = self.store.list(INSTANCES).await.map_err(|error| status_of(&error))?;
         let mut old_leases = BTreeSet::new();
         let mut left_over = Vec::new();
@@ -80,7 +118,7 @@ impl Plane {
         );
         let ttl = wanted.clamp(self.config.shortest_lease, self.config.longest_lease);
         let lease = self.store.grant_lease(ttl).await.map_err(|error| status_of(&error))?;
-        if let Err(status) = self.put_under(lease, node, instances).await {
+        if let Err(status) = self.put_under(lease, node, agent, instances).await {
             // Half a registration helps nobody.
             drop(self.store.revoke_lease(lease.id).await);
             return Err(status);
@@ -102,7 +140,10 @@ impl Plane {
         Ok(lease)
     }
 
-    async fn put_under(&self, lease: Lease, node: &str, instances: &[Instance]) -> Result<(), Status> {
+    async fn put_under(&self, lease: Lease, node: &str, agent: &str, instances: &[Instance]) -> Result<(), Status> {
+        let claim = |found: Option<&Versioned>| NodeClaim::over(found, node, agent);
+        self.read_modify_write(&format!("{NODES}{node}"), Some(lease.id), claim)
+            .await?;
         let ttl_ms = u64::try_from(lease.ttl.as_millis()).unwrap_or(u64::MAX);
         let record = serde_json::to_vec(&LeaseRecord {
             node: node.to_owned(),

@@ -28,6 +28,8 @@ struct Ledger {
 #[derive(Debug)]
 struct Watcher {
     router: String,
+    /// The id of the router's process; empty where it is not known.
+    process: String,
     updates: mpsc::Sender<RoutingUpdate>,
     /// It missed something: the next thing it gets is a snapshot.
     needs_snapshot: bool,
@@ -72,18 +74,32 @@ impl Routing {
         self.revision
     }
 
-    /// Opens a watch; its first update, a snapshot, comes with the next tick.
-    pub(crate) fn watch(&mut self, router: String, now: Instant) -> mpsc::Receiver<RoutingUpdate> {
+    /// Opens a watch; its first update, a snapshot, comes with the next tick. `None` while another process watches under
+    /// that name.
+    pub(crate) fn watch(
+        &mut self,
+        router: String,
+        process: String,
+        now: Instant,
+    ) -> Option<mpsc::Receiver<RoutingUpdate>> {
+        let another = |watcher: &Watcher| {
+            let known = !watcher.process.is_empty() && !process.is_empty();
+            watcher.router == router && known && watcher.process != process && !watcher.updates.is_closed()
+        };
+        if self.watchers.iter().any(another) {
+            return None;
+        }
         let (updates, receiver) = mpsc::channel(WATCH_QUEUE);
         let peers = BTreeMap::new();
         self.watchers.push(Watcher {
             router,
+            process,
             updates,
             needs_snapshot: true,
             peers,
             last_sent: now,
         });
-        receiver
+        Some(receiver)
     }
 
     /// Ends all watches.

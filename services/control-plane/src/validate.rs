@@ -38,12 +38,27 @@ pub(crate) fn name(field: &str, name: &str) -> Result<(), Status> {
     Ok(())
 }
 
+/// Checks the id that a process gave itself; it may be absent.
+pub(crate) fn process_id(field: &str, id: &str) -> Result<(), Status> {
+    if id.len() > LIMIT_NAME {
+        return Err(invalid(format!(
+            "{field} has {} characters: at most {LIMIT_NAME} are allowed",
+            id.len()
+        )));
+    }
+    Ok(())
+}
+
 /// Checks a registration and brings it into its normal form: the node's name in each instance, at least one GPU.
 pub(crate) fn registration(request: RegisterRequest) -> Result<(String, Vec<Instance>), Status> {
     let RegisterRequest {
-        node, mut instances, ..
+        node,
+        mut instances,
+        agent,
+        ..
     } = request;
     name("node", &node)?;
+    process_id("agent", &agent)?;
     if instances.len() > LIMIT_INSTANCES {
         return Err(invalid(format!(
             "instances: {} on one node, at most {LIMIT_INSTANCES}",
@@ -145,7 +160,7 @@ mod tests {
         let request = RegisterRequest {
             node: "n1".to_owned(),
             instances: vec![instance],
-            lease_ttl_ms: 0,
+            ..RegisterRequest::default()
         };
         let status = registration(request).expect_err("is invalid");
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
@@ -207,7 +222,7 @@ mod tests {
         let request = |instances| RegisterRequest {
             node: "n1".to_owned(),
             instances,
-            lease_ttl_ms: 0,
+            ..RegisterRequest::default()
         };
         let (node, instances) = registration(request(vec![instance])).expect("is valid");
         assert_eq!((node.as_str(), instances[0].node.as_str()), ("n1", "n1"));

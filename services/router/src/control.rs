@@ -87,6 +87,7 @@ async fn follow(state: &State, channel: Channel, known: &mut Known) -> tonic::St
     let mut client = RoutingServiceClient::new(channel).max_decoding_message_size(64 << 20);
     let request = v1::WatchRequest {
         router: state.name.clone(),
+        ..v1::WatchRequest::default()
     };
     let mut updates = match tokio::time::timeout(SILENCE, client.watch(request)).await {
         Ok(Ok(response)) => response.into_inner(),

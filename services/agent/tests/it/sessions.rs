@@ -2,7 +2,7 @@
 
 use crate::control::Control;
 use crate::{config, engine, eventually, instance};
-use equipoise_agent::{Agent, AgentError};
+use equipoise_agent::{Agent, AgentConfig, AgentError};
 use equipoise_proto::v1::EngineSample;
 use http::StatusCode;
 use std::sync::atomic::Ordering;
@@ -43,6 +43,7 @@ async fn it_registers_streams_and_gives_the_lease_back() {
         ("node-1", 5_000)
     );
     assert_eq!(registered[0].instances[0].node, "node-1");
+    assert!(!registered[0].agent.is_empty());
     assert_eq!(*control.memory.deregistered.lock().expect("whole"), [1]);
     let batches = control.memory.batches.lock().expect("whole");
     assert!(
@@ -90,6 +91,15 @@ async fn a_lost_lease_is_taken_anew() {
         control.memory.forget_lease();
     }
     agent.shutdown().await;
+    let another = Agent::start(config(&control.uri(), vec![])).await.expect("starts");
+    eventually("a second process registers", || control.memory.registrations() == 4).await;
+    another.shutdown().await;
+    let agents: Vec<String> = {
+        let registered = control.memory.registered.lock().expect("whole");
+        registered.iter().map(|request| request.agent.clone()).collect()
+    };
+    assert!(agents[..3].iter().all(|agent| *agent == agents[0]), "{agents:?}");
+    assert_ne!(agents[3], agents[0], "each process has its own id");
 }
 
 #[tokio::test]
@@ -125,8 +135,53 @@ async fn addresses_that_cannot_work_are_refused_at_the_start() {
     for control in ["control:8090", "https://control:8090", "not a uri", ""] {
         let error = Agent::start(config(control, vec![])).await.expect_err(control);
         assert!(matches!(error, AgentError::Control { .. }), "{control}: {error}");
+        assert_eq!(
+            error.to_string().contains("TLS"),
+            control.starts_with("https"),
+            "{error}"
+        );
     }
     let error = Agent::start(config("http://127.0.0.1:1", vec![instance("a", "engine", &[])])).await;
     let error = error.expect_err("no URL");
     assert!(error.to_string().contains("instance `a`"), "{error}");
+}
+
+/// The answer to a GET, head and body.
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sends");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answers");
+    answer
+}
+
+#[tokio::test]
+async fn its_own_metrics_are_served_where_it_is_told_to() {
+    let control = Control::start();
+    let exposed = |metrics_addr: std::net::SocketAddr| AgentConfig {
+        metrics_addr: Some(metrics_addr),
+        ..config(&control.uri(), vec![])
+    };
+    let agent = Agent::start(exposed(([127, 0, 0, 1], 0).into())).await.expect("starts");
+    let address = agent.metrics_addr().expect("served");
+    eventually("it streams", || control.memory.batch_count() > 1).await;
+    let metrics = get(address, "/metrics").await;
+    assert!(
+        metrics.starts_with("HTTP/1.1 200") && metrics.contains("_registrations_total 1"),
+        "{metrics}"
+    );
+    assert!(get(address, "/health").await.ends_with("ok\n"));
+    let error = Agent::start(exposed(address)).await.expect_err("taken").to_string();
+    assert!(
+        error.contains(&address.to_string()) && error.contains("metrics"),
+        "{error}"
+    );
+    agent.shutdown().await;
+    tokio::net::TcpStream::connect(address)
+        .await
+        .expect_err("closed with the agent");
+    let silent = Agent::start(config(&control.uri(), vec![])).await.expect("starts");
+    assert_eq!(silent.metrics_addr(), None);
 }

@@ -53,7 +53,7 @@ fn a_snapshot_then_deltas_then_heartbeats_with_rising_revisions() {
     let mut now = Instant::now();
     let mut routing = Routing::new(7);
     put_instance(&mut routing, "a", 1);
-    let mut updates = routing.watch("r1".to_owned(), now);
+    let mut updates = routing.watch("r1".to_owned(), String::new(), now).expect("free");
     routing.tick(now);
     put_instance(&mut routing, "b", 2);
     routing.tick(now + TICK);
@@ -78,7 +78,7 @@ fn a_snapshot_then_deltas_then_heartbeats_with_rising_revisions() {
 fn a_slow_watcher_gets_a_snapshot_instead_of_a_backlog() {
     let now = Instant::now();
     let mut routing = Routing::new(1);
-    let mut updates = routing.watch("r1".to_owned(), now);
+    let mut updates = routing.watch("r1".to_owned(), String::new(), now).expect("free");
     let mut overflows = 0;
     for version in 1..=40 {
         put_instance(&mut routing, &format!("i{version}"), version);
@@ -98,7 +98,7 @@ fn peers_leave_out_the_watcher_itself_and_what_is_old() {
     let start = Instant::now();
     let mut routing = Routing::new(1);
     put_instance(&mut routing, "a", 1);
-    let mut updates = routing.watch("r1".to_owned(), start);
+    let mut updates = routing.watch("r1".to_owned(), String::new(), start).expect("free");
     routing.tick(start);
     routing.take_ledger(report("r1", "a", 5, 100), start);
     routing.take_ledger(report("r2", "a", 3, 90), start);
@@ -132,7 +132,7 @@ fn samples_are_coalesced() {
     let now = Instant::now();
     let mut routing = Routing::new(1);
     put_instance(&mut routing, "a", 1);
-    let mut updates = routing.watch("r1".to_owned(), now);
+    let mut updates = routing.watch("r1".to_owned(), String::new(), now).expect("free");
     routing.tick(now);
     for unix_ns in 1..=5 {
         let sample = EngineSample {

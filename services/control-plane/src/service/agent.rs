@@ -26,8 +26,9 @@ impl AgentService for Services {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         let request = request.into_inner();
         let wanted = Duration::from_millis(request.lease_ttl_ms.into());
+        let agent = request.agent.clone();
         let (node, instances) = validate::registration(request)?;
-        let lease = self.0.register(&node, &instances, wanted).await?;
+        let lease = self.0.register(&node, &agent, &instances, wanted).await?;
         tracing::info!(node, instances = instances.len(), lease = %lease.id, "registered");
         Ok(Response::new(RegisterResponse {
             lease_id: lease.id.0,

@@ -20,13 +20,20 @@ impl RoutingService for Services {
     type WatchStream = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<RoutingUpdate, Status>> + Send>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let router = request.into_inner().router;
+        let WatchRequest { router, instance } = request.into_inner();
         validate::name("router", &router)?;
+        validate::process_id("instance", &instance)?;
         if self.0.shutdown.is_cancelled() {
             return Err(Status::unavailable("the control plane is shutting down"));
         }
+        let updates = self.0.routing.lock().watch(router.clone(), instance, Instant::now());
+        let Some(updates) = updates else {
+            return Err(Status::already_exists(format!(
+                "router {router:?} is watching already from another process: give this one its own name with --name, or \
+                 stop the other"
+            )));
+        };
         tracing::info!(router, "watches");
-        let updates = self.0.routing.lock().watch(router, Instant::now());
         self.0.changed.notify_one();
         Ok(Response::new(Box::pin(ReceiverStream::new(updates).map(Ok))))
     }

@@ -103,10 +103,21 @@ impl Clients {
         instances: Vec<Instance>,
         lease_ttl_ms: u32,
     ) -> Result<RegisterResponse, Status> {
+        self.register_as("", node, instances, lease_ttl_ms).await
+    }
+
+    pub(crate) async fn register_as(
+        &mut self,
+        agent: &str,
+        node: &str,
+        instances: Vec<Instance>,
+        lease_ttl_ms: u32,
+    ) -> Result<RegisterResponse, Status> {
         let request = RegisterRequest {
             node: node.to_owned(),
             instances,
             lease_ttl_ms,
+            agent: agent.to_owned(),
         };
         self.agents.register(request).await.map(tonic::Response::into_inner)
     }
@@ -128,16 +139,21 @@ impl Clients {
     }
 
     pub(crate) async fn watch(&mut self, router: &str) -> Watched {
+        self.watch_as("", router).await.expect("watches")
+    }
+
+    pub(crate) async fn watch_as(&mut self, process: &str, router: &str) -> Result<Watched, Status> {
         let request = WatchRequest {
             router: router.to_owned(),
+            instance: process.to_owned(),
         };
-        let updates = self.routing.watch(request).await.expect("watches").into_inner();
-        Watched {
+        let updates = self.routing.watch(request).await?.into_inner();
+        Ok(Watched {
             updates,
             revision: 0,
             epoch: 0,
             instances: BTreeMap::new(),
-        }
+        })
     }
 
     /// A stream of ledger reports; dropping the sender ends it.

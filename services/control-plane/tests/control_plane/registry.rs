@@ -117,6 +117,68 @@ async fn two_nodes_cannot_claim_one_name() {
 }
 
 #[tokio::test]
+async fn a_node_belongs_to_the_agent_whose_lease_is_alive() {
+    let store = open("embedded").await.expect("opens");
+    let (one, two) = (start_on(store.clone()).await, start_on(store).await);
+    let (mut of_one, mut of_two) = (Clients::of(&one).await, Clients::of(&two).await);
+    let first = of_one
+        .register_as("x", "node-0", vec![instance("a", "p")], 30_000)
+        .await
+        .expect("registers");
+    // A second agent of that name, over either control plane, with the same instances or others.
+    for clients in [&mut of_one, &mut of_two] {
+        for name in ["a", "b"] {
+            let error = clients
+                .register_as("y", "node-0", vec![instance(name, "p")], 30_000)
+                .await
+                .expect_err("held");
+            assert_eq!(error.code(), Code::AlreadyExists);
+            assert!(
+                error.message().contains("\"node-0\"") && error.message().contains("--node"),
+                "{error}"
+            );
+        }
+    }
+    let mut telemetry = of_one.telemetry(first.lease_id).await;
+    telemetry
+        .send_samples(vec![sample("a")])
+        .await
+        .expect("the first keeps its lease");
+    // The first itself may come again, with a life so short that it soon is as if it had been killed.
+    let again = of_two
+        .register_as("x", "node-0", vec![instance("a", "p")], 1)
+        .await
+        .expect("it is the same agent");
+    assert_ne!(again.lease_id, first.lease_id);
+    soon(async {
+        while of_one
+            .register_as("y", "node-0", vec![instance("a", "p")], 30_000)
+            .await
+            .is_err()
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    // Without an id, as agents of old: let in.
+    let nameless = of_one
+        .register("node-0", vec![instance("a", "p")], 30_000)
+        .await
+        .expect("is let in");
+    of_one
+        .agents
+        .deregister(DeregisterRequest {
+            lease_id: nameless.lease_id,
+        })
+        .await
+        .expect("deregisters");
+    of_two
+        .register_as("z", "node-0", vec![instance("a", "p")], 30_000)
+        .await
+        .expect("a name that was given back is free");
+}
+
+#[tokio::test]
 async fn a_restart_keeps_instances_leases_and_wishes() {
     let folder = tempfile::tempdir().expect("a folder");
     let url = format!("embedded:{}", folder.path().join("store.redb").display());

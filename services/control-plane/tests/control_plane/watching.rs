@@ -91,6 +91,28 @@ async fn silence_is_filled_with_heartbeats_and_shutdown_ends_the_streams() {
 }
 
 #[tokio::test]
+async fn a_second_process_of_one_name_waits_until_the_first_is_gone() {
+    let plane = start().await;
+    let mut clients = Clients::of(&plane).await;
+    let first = clients.watch_as("x", "r1").await.expect("watches");
+    let error = clients.watch_as("y", "r1").await.expect_err("taken");
+    assert_eq!(error.code(), tonic::Code::AlreadyExists);
+    assert!(
+        error.message().contains("\"r1\"") && error.message().contains("--name"),
+        "{error}"
+    );
+    let again = clients.watch_as("x", "r1").await.expect("it is the same process");
+    clients.watch_as("y", "r2").await.expect("another name is free");
+    drop((first, again));
+    soon(async {
+        while clients.watch_as("y", "r1").await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_router_without_a_name_is_refused() {
     let plane = start().await;
     let mut clients = Clients::of(&plane).await;
