@@ -16,6 +16,7 @@ use equipoise_types::{RequestId, Timestamp};
 use crate::feed::{Feed, Sink};
 use crate::happening::{Happening, Planned, Report, ReportKind};
 use crate::instance::SimulatedInstance;
+use crate::options::LONGEST_YEARS;
 use crate::request::{Ending, RequestState};
 use crate::{PolicyResult, SimulationError, SimulationOptions};
 
@@ -41,6 +42,10 @@ pub(crate) struct Driver<'a, S> {
     next_arrival: usize,
     ended: usize,
     last_timer: Option<Timestamp>,
+    /// When all instances are sampled next.
+    next_sample: Timestamp,
+    /// Whether any instance has changed since they were sampled last.
+    changed: bool,
     // Reused buffers.
     actions: Vec<Action>,
     engine_events: Vec<EngineEvent>,
@@ -70,6 +75,13 @@ impl<'a, S: Sink> Driver<'a, S> {
         if let Some(index) = records.windows(2).position(|pair| pair[1].arrival < pair[0].arrival) {
             return Err(SimulationError::NotSorted { index: index + 1 });
         }
+        let years = |record: &WorkloadRecord| record.arrival.as_secs_f64() / (365.25 * 86_400.0);
+        if let Some(index) = records.iter().position(|record| years(record) > LONGEST_YEARS) {
+            return Err(SimulationError::TooLate {
+                index,
+                years: years(&records[index]),
+            });
+        }
         let mut driver = Self {
             records,
             options,
@@ -80,7 +92,7 @@ impl<'a, S: Sink> Driver<'a, S> {
                 sink,
             },
             instances: Vec::with_capacity(fleet.instances.len()),
-            requests: vec![RequestState::default(); records.len()],
+            requests: Vec::new(),
             refusals: BTreeMap::new(),
             heap: BinaryHeap::new(),
             sequence: 0,
@@ -88,6 +100,8 @@ impl<'a, S: Sink> Driver<'a, S> {
             next_arrival: 0,
             ended: 0,
             last_timer: None,
+            next_sample: Timestamp::ZERO,
+            changed: true,
             actions: Vec::new(),
             engine_events: Vec::new(),
             spare_reports: Vec::new(),
@@ -103,7 +117,6 @@ impl<'a, S: Sink> Driver<'a, S> {
             }
             driver.instances.push(SimulatedInstance::new(declared)?);
         }
-        driver.plan(Timestamp::ZERO, Happening::Telemetry);
         Ok(driver)
     }
 
@@ -115,7 +128,9 @@ impl<'a, S: Sink> Driver<'a, S> {
     }
 
     pub(crate) fn run_to_end(&mut self) {
-        while self.ended < self.requests.len() {
+        // Not before: of all the runs that wait for their turn, none needs memory yet.
+        self.requests.resize(self.records.len(), RequestState::default());
+        while self.ended < self.records.len() {
             let arrival = self
                 .records
                 .get(self.next_arrival)
@@ -126,6 +141,10 @@ impl<'a, S: Sink> Driver<'a, S> {
             if at == Timestamp::MAX {
                 // Nobody will ever do anything again.
                 return;
+            }
+            if self.next_sample < at {
+                self.sample_before(at);
+                continue;
             }
             self.now = at.max(self.now);
             if arrival == at {
@@ -225,14 +244,18 @@ impl<'a, S: Sink> Driver<'a, S> {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Submit { instance, request } => self.submit(instance, request),
-            Happening::StepEnd { instance } => self.end_step(instance),
+            Happening::StepEnd { instance } => {
+                if self.instances[instance as usize].is_due(self.now) {
+                    self.end_step(instance);
+                    self.begin_step(instance);
+                }
+            }
             Happening::Reports(mut reports) => {
                 for report in reports.drain(..) {
                     self.report(report);
                 }
                 self.spare_reports.push(reports);
             }
-            Happening::Telemetry => self.sample(),
             Happening::Samples(samples) => {
                 for (index, sample) in samples.into_iter().enumerate() {
                     let name = self.instances[index].spec.name.clone();
@@ -243,6 +266,10 @@ impl<'a, S: Sink> Driver<'a, S> {
     }
 
     fn submit(&mut self, instance: u32, request: u32) {
+        if self.instances[instance as usize].cut(self.now) {
+            self.end_step(instance);
+        }
+        self.changed = true;
         let record = &self.records[request as usize];
         let site = &mut self.instances[instance as usize];
         // An engine stops an answer at the end of its context.
@@ -270,6 +297,7 @@ impl<'a, S: Sink> Driver<'a, S> {
                 kind: ReportKind::Refused,
             }];
             self.plan(self.now + self.hop, Happening::Reports(reports));
+            self.begin_step(instance);
             return;
         }
         let state = &mut self.requests[request as usize];
@@ -285,6 +313,7 @@ impl<'a, S: Sink> Driver<'a, S> {
     }
 
     fn end_step(&mut self, instance: u32) {
+        self.changed = true;
         let mut events = std::mem::take(&mut self.engine_events);
         let mut reports = self.spare_reports.pop().unwrap_or_default();
         let requests = &mut self.requests;
@@ -300,7 +329,6 @@ impl<'a, S: Sink> Driver<'a, S> {
         } else {
             self.plan(self.now + self.hop, Happening::Reports(reports));
         }
-        self.begin_step(instance);
     }
 
     /// Turns what happened in an engine into what its response streams tell the router.
@@ -358,7 +386,18 @@ impl<'a, S: Sink> Driver<'a, S> {
         }
     }
 
-    fn sample(&mut self) {
+    /// Samples all instances, before what comes at `at`. Where none has changed since the last time, only the last sample
+    /// before `at` is taken: those ahead of it would say the same to a scheduler that has nothing to decide meanwhile.
+    fn sample_before(&mut self, at: Timestamp) {
+        if !self.changed {
+            let interval = u64::try_from(self.telemetry_interval.as_nanos())
+                .unwrap_or(u64::MAX)
+                .max(1);
+            self.next_sample.0 += (at.0 - 1 - self.next_sample.0) / interval * interval;
+        }
+        self.changed = false;
+        self.now = self.next_sample.max(self.now);
+        self.next_sample = self.next_sample + self.telemetry_interval;
         let (now, hop_s) = (self.now, self.options.hop_s);
         let samples = self
             .instances
@@ -366,12 +405,5 @@ impl<'a, S: Sink> Driver<'a, S> {
             .map(|instance| instance.sample(now, hop_s))
             .collect();
         self.plan(now + self.hop, Happening::Samples(samples));
-        let stepping = self.instances.iter().any(SimulatedInstance::is_stepping);
-        let arriving = self.next_arrival < self.records.len();
-        // Beside the samples themselves: something on its way. If not even that, nobody would look at another sample.
-        let moving = self.heap.len() > 1 || self.feed.scheduler.next_wakeup().is_some();
-        if stepping || arriving || moving {
-            self.plan(now + self.telemetry_interval, Happening::Telemetry);
-        }
     }
 }

@@ -5,18 +5,17 @@ use std::cmp::Ordering;
 use equipoise_fleet::EngineSample;
 use equipoise_types::Timestamp;
 
-/// Something that will happen. Arrivals are not among them: they come from the workload, in order.
+/// Something that will happen. Not among them: arrivals, which come from the workload, in order, and the taking of
+/// samples, which has a rhythm.
 #[derive(Debug)]
 pub(crate) enum Happening {
     /// A dispatched request reaches its instance.
     Submit { instance: u32, request: u32 },
-    /// An instance ends its step.
+    /// An instance ends its step, unless that was cut and another runs.
     StepEnd { instance: u32 },
     /// What an instance sent reaches the router.
     Reports(Vec<Report>),
-    /// All instances are sampled.
-    Telemetry,
-    /// The samples reach the router.
+    /// Samples of all instances reach the router.
     Samples(Vec<EngineSample>),
 }
 

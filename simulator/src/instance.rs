@@ -40,6 +40,7 @@ pub(crate) struct SimulatedInstance {
 struct RunningStep {
     step: Step,
     began: Timestamp,
+    ends: Timestamp,
 }
 
 impl SimulatedInstance {
@@ -80,8 +81,24 @@ impl SimulatedInstance {
         })
     }
 
-    pub(crate) fn is_stepping(&self) -> bool {
-        self.step.is_some()
+    /// Whether the running step is over.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        self.step.is_some_and(|running| running.ends <= now)
+    }
+
+    /// An opaque box with a free slot takes a request at once: lets the running step end now. False where a request waits
+    /// for the end of the step or no step runs.
+    pub(crate) fn cut(&mut self, now: Timestamp) -> bool {
+        let Some(running) = &mut self.step else { return false };
+        let slots = self.engine.model().limits().max_num_seqs;
+        if self.engine.stats().running >= slots {
+            return false;
+        }
+        let Some(step) = self.engine.cut_step(now.secs_since(running.began)) else {
+            return false;
+        };
+        (running.step, running.ends) = (step, now);
+        true
     }
 
     /// Begins a step, if there is anything to do and none runs, and says when it ends.
@@ -89,12 +106,13 @@ impl SimulatedInstance {
         if self.step.is_some() {
             return None;
         }
-        let step = self.engine.begin_step()?;
+        let step = self.engine.begin_long_step()?;
         self.idle_joules += self.idle_watts * now.secs_since(self.idle_since);
-        self.step = Some(RunningStep { step, began: now });
         // At least a nanosecond, so that time cannot stand still.
         let nanos = (step.cost.seconds * 1e9).round().max(1.0) as u64;
-        Some(Timestamp(now.0.saturating_add(nanos)))
+        let ends = Timestamp(now.0.saturating_add(nanos));
+        self.step = Some(RunningStep { step, began: now, ends });
+        Some(ends)
     }
 
     /// Ends the running step: appends what happened, and tells `charge` who used how much.
@@ -104,7 +122,7 @@ impl SimulatedInstance {
         events: &mut Vec<EngineEvent>,
         mut charge: impl FnMut(RequestId, MilliJoules),
     ) {
-        let Some(RunningStep { step, began }) = self.step.take() else {
+        let Some(RunningStep { step, began, .. }) = self.step.take() else {
             return;
         };
         self.idle_since = now;

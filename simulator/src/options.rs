@@ -5,6 +5,9 @@ use equipoise_policy::SettingsError;
 use equipoise_scheduler::Target;
 use equipoise_trace::TraceError;
 
+/// Latest arrival, years. The clock counts nanoseconds in 64 bits, 584 years.
+pub(crate) const LONGEST_YEARS: f64 = 250.0;
+
 /// How to run a workload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SimulationOptions {
@@ -61,6 +64,14 @@ pub enum SimulationError {
     TooManyRequests {
         /// How many there are.
         requests: usize,
+    },
+    /// A request arrives beyond what a run's clock can count.
+    #[error("request {index} of the workload arrives after {years:.0} years: a run takes {LONGEST_YEARS} at most")]
+    TooLate {
+        /// Its index, from 0.
+        index: usize,
+        /// When it arrives.
+        years: f64,
     },
     /// A time makes no sense.
     #[error("{option} is {seconds} s: it must be {allowed}")]

@@ -45,6 +45,7 @@ fn workload(requests: usize, rate_per_s: f64) -> Vec<WorkloadRecord> {
         ..WorkloadGenerator::default()
     }
     .generate()
+    .expect("a workload")
     .records
 }
 
@@ -214,7 +215,7 @@ fn the_mean_wait_is_that_of_queueing_theory() {
         prompt: short,
         ..WorkloadGenerator::default()
     };
-    let records = generator.generate().records;
+    let records = generator.generate().expect("a workload").records;
     let options = SimulationOptions {
         hop_s: 0.0,
         ..one("least-requests")
@@ -235,6 +236,72 @@ fn the_mean_wait_is_that_of_queueing_theory() {
             "{mean} against {expected}, late binding {late_binding}"
         );
     }
+}
+
+fn arriving_at(arrivals_s: &[f64]) -> Vec<WorkloadRecord> {
+    let record = |arrival_s: &f64| WorkloadRecord {
+        arrival: Timestamp::from_secs_f64(*arrival_s),
+        prompt_tokens: 1500,
+        output_tokens: 100,
+        prefix_blocks: None,
+        tenant: None,
+    };
+    arrivals_s.iter().map(record).collect()
+}
+
+/// Events that the scheduler was given in a run.
+fn events_of(fleet: &FleetConfig, records: &[WorkloadRecord], options: &SimulationOptions) -> (PolicyResult, u64) {
+    let mut log = Vec::new();
+    let result = simulate_recorded(fleet, records, options, &mut log, "log").expect("runs");
+    let report = replay(&mut EventLogReader::new(log.as_slice(), "log").expect("a log")).expect("reads");
+    assert!(report.is_identical(), "{report}");
+    (result, report.events)
+}
+
+#[test]
+fn nothing_happens_in_empty_time() {
+    let fleet = mixed_fleet();
+    for policy in equipoise_policy::names() {
+        // Three requests in a lifetime, and the same three within three minutes.
+        let (rare, events) = events_of(&fleet, &arriving_at(&[0.0, 1e9, 2e9]), &one(policy));
+        let (near, _) = events_of(&fleet, &arriving_at(&[0.0, 60.0, 120.0]), &one(policy));
+        assert_eq!((rare.finished, rare.unfinished), (3, 0), "{policy}");
+        assert!(events < 3000, "{policy}: {events} events");
+        let same = |a: Option<Percentiles>, b: Option<Percentiles>| {
+            let (a, b) = (a.expect("three"), b.expect("three"));
+            assert!(
+                (a.mean - b.mean).abs() < 1e-6 && (a.max - b.max).abs() < 1e-6,
+                "{policy}: {a:?}, {b:?}"
+            );
+        };
+        same(rare.e2e_s, near.e2e_s);
+        same(rare.ttft_s, near.ttft_s);
+        assert!(rare.energy.is_conserved(), "{policy}");
+    }
+}
+
+#[test]
+fn a_box_that_takes_an_hour_is_not_watched_meanwhile() {
+    let fleet = parse(
+        "[[pool]]\nname = \"a\"\nmodel = \"fam-3b\"\ncount = 1\nservice_ms = 3600000\nlimits = { max_num_seqs = 2 }\n",
+    );
+    let options = SimulationOptions {
+        hop_s: 0.0,
+        ..one("least-requests")
+    };
+    // Two at a time; the third waits in the engine for the first to end.
+    let mut early = fleet.clone();
+    early.scheduler.late_binding = false;
+    let (result, events) = events_of(&early, &arriving_at(&[0.0, 600.0, 1200.0, 1e6]), &options);
+    let e2e = result.e2e_s.expect("some");
+    assert_eq!(result.finished, 4, "{:?}", result.refusals);
+    assert!((e2e.max - 6000.0).abs() < 1e-3, "{e2e:?}");
+    assert!((e2e.mean - (3.0 * 3600.0 + 6000.0) / 4.0).abs() < 1e-3, "{e2e:?}");
+    assert!(events < 1000, "{events} events");
+    // Or it waits at the router, until that gives up.
+    let (result, events) = events_of(&fleet, &arriving_at(&[0.0, 600.0, 1200.0, 1e6]), &options);
+    assert_eq!((result.finished, result.refused), (3, 1), "{:?}", result.refusals);
+    assert!(events < 5000, "{events} events");
 }
 
 #[test]
@@ -429,6 +496,11 @@ fn what_cannot_run_says_why() {
     assert!(error(&twice, &records, &one("random")).contains("two instances are called `a-0`"));
     let backwards: Vec<WorkloadRecord> = records.iter().rev().cloned().collect();
     assert!(error(&fleet, &backwards, &one("random")).contains("sort the workload"));
+    let never = error(&fleet, &arriving_at(&[0.0, 1e10]), &one("random"));
+    assert!(
+        never.starts_with("request 1 of the workload arrives after 317 years"),
+        "{never}"
+    );
     let slow = SimulationOptions {
         hop_s: f64::NAN,
         ..one("random")
@@ -480,7 +552,7 @@ proptest! {
             seed,
         };
         let options = SimulationOptions { seed, ..one(equipoise_policy::names()[policy]) };
-        let result = &simulate(&mixed_fleet(), &generator.generate().records, &options).expect("runs")[0];
+        let result = &simulate(&mixed_fleet(), &generator.generate().expect("a workload").records, &options).expect("runs")[0];
         prop_assert_eq!(result.unfinished, 0);
         prop_assert_eq!(result.finished + result.refused, requests as u64);
         prop_assert!(result.energy.is_conserved());

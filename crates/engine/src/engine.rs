@@ -13,7 +13,7 @@ mod tests;
 
 use crate::event::{EngineEvent, EngineRequest, EngineStats, Step, StepPart, SubmitError};
 use crate::kv::{Freed, KvLedger};
-use crate::step::StepModel;
+use crate::step::{SLICE_SECONDS, StepModel};
 use equipoise_types::RequestId;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -212,12 +212,32 @@ impl Engine {
 
     /// Forms the next step, or returns the one that has begun. `None`: there is nothing to do.
     pub fn begin_step(&mut self) -> Option<Step> {
+        self.begin(SLICE_SECONDS)
+    }
+
+    /// As [`Engine::begin_step`], but an opaque box steps to its next completion, however far that is. For a driver that
+    /// owns its time: where a slot is free, it has to [cut](Engine::cut_step) the step when a request comes in.
+    pub fn begin_long_step(&mut self) -> Option<Step> {
+        self.begin(f64::INFINITY)
+    }
+
+    /// Shortens an opaque box's step to the `seconds` of it that have passed, so that it can be ended now, and returns it.
+    /// `None`, and nothing happens, where no step has begun or the model is physical: a batch cannot be cut.
+    pub fn cut_step(&mut self, seconds: f64) -> Option<Step> {
+        let step = self.step.filter(|_| self.model.fixed_seconds().is_some())?;
+        let passed_s = seconds.clamp(0.0, step.cost.seconds);
+        // All who had a slot may have been aborted since.
+        self.step = self.schedule_slice(passed_s).or(Some(step));
+        self.step
+    }
+
+    fn begin(&mut self, longest_s: f64) -> Option<Step> {
         if self.step.is_none() {
             self.scheduled.clear();
             self.parts.clear();
             self.preempted.clear();
             self.step = match self.model.fixed_seconds() {
-                Some(_) => self.form_slice(),
+                Some(_) => self.form_slice(longest_s),
                 None => self.form_batch(),
             };
         }

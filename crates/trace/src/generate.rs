@@ -59,10 +59,44 @@ impl Default for WorkloadGenerator {
     }
 }
 
+/// Why a workload is not made.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum GeneratorError {
+    /// It would not fit into memory.
+    #[error(
+        "{requests} requests are too many to generate: ask for at most {}",
+        WorkloadGenerator::MOST_REQUESTS
+    )]
+    TooManyRequests {
+        /// As asked for.
+        requests: usize,
+    },
+    /// It would last longer than any trace may.
+    #[error("at {rate_per_s} requests per second, request {index} arrives after more than a century: raise the rate")]
+    TooSlow {
+        /// As asked for.
+        rate_per_s: f64,
+        /// Which one, from 0.
+        index: usize,
+    },
+}
+
 impl WorkloadGenerator {
+    /// Requests of one workload at most: three weeks at the default rate, and about a gigabyte in a simulation.
+    pub const MOST_REQUESTS: usize = 10_000_000;
+
     /// Makes the workload. A rate that is not positive makes all requests arrive at once.
-    #[must_use]
-    pub fn generate(&self) -> Workload {
+    ///
+    /// # Errors
+    /// When more than [`Self::MOST_REQUESTS`] are asked for, before anything is made; or when they come so seldom that the
+    /// workload would last longer than a century.
+    pub fn generate(&self) -> Result<Workload, GeneratorError> {
+        const CENTURY_S: f64 = 100.0 * 365.25 * 86_400.0;
+        if self.requests > Self::MOST_REQUESTS {
+            return Err(GeneratorError::TooManyRequests {
+                requests: self.requests,
+            });
+        }
         let parent = RandomStream::new(self.seed);
         let mut gaps = parent.derive("arrivals");
         let mut prompts = parent.derive("prompt lengths");
@@ -74,21 +108,25 @@ impl WorkloadGenerator {
         };
         let mut arrival_s = 0.0;
         let records = (0..self.requests)
-            .map(|_| {
+            .map(|index| {
                 arrival_s += gaps.exponential(mean_gap_s);
-                WorkloadRecord {
+                if arrival_s > CENTURY_S {
+                    let rate_per_s = self.rate_per_s;
+                    return Err(GeneratorError::TooSlow { rate_per_s, index });
+                }
+                Ok(WorkloadRecord {
                     arrival: Timestamp::from_secs_f64(arrival_s),
                     prompt_tokens: self.prompt.draw(&mut prompts),
                     output_tokens: self.output.draw(&mut outputs),
                     prefix_blocks: None,
                     tenant: None,
-                }
+                })
             })
-            .collect();
-        Workload {
+            .collect::<Result<_, _>>()?;
+        Ok(Workload {
             records,
             notes: Vec::new(),
-        }
+        })
     }
 }
 
@@ -102,7 +140,7 @@ mod tests {
             requests: 20_000,
             ..WorkloadGenerator::default()
         };
-        let workload = generator.generate();
+        let workload = generator.generate().expect("a workload");
         let mean = |length: fn(&WorkloadRecord) -> u32| {
             workload
                 .records
@@ -117,18 +155,43 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_is_a_workload_and_another_rate_keeps_its_lengths() {
-        let generator = WorkloadGenerator::default();
-        assert_eq!(generator.generate(), generator.generate());
-        assert_ne!(
-            generator.generate(),
-            WorkloadGenerator { seed: 2, ..generator }.generate()
+    fn what_would_never_end_is_not_begun() {
+        let ask = |requests, rate_per_s| {
+            let generator = WorkloadGenerator {
+                requests,
+                rate_per_s,
+                ..WorkloadGenerator::default()
+            };
+            generator.generate().map(|workload| workload.records.len())
+        };
+        let error = |requests, rate_per_s| ask(requests, rate_per_s).expect_err("nonsense").to_string();
+        assert_eq!(
+            error(99_999_999_999, 5.0),
+            "99999999999 requests are too many to generate: ask for at most 10000000"
         );
-        let faster = WorkloadGenerator {
+        assert!(error(usize::MAX, 5.0).contains("ask for at most"));
+        assert_eq!(
+            error(3, 1e-15),
+            "at 0.000000000000001 requests per second, request 0 arrives after more than a century: raise the rate"
+        );
+        assert!(error(1000, 1e-320).contains("request 0 arrives"));
+        assert_eq!(ask(3, 1e-8), Ok(3), "rare, but possible");
+        assert_eq!((ask(0, 1.0), ask(5, 0.0)), (Ok(0), Ok(5)));
+    }
+
+    #[test]
+    fn a_seed_is_a_workload_and_another_rate_keeps_its_lengths() {
+        let generate = |generator: WorkloadGenerator| generator.generate().expect("a workload");
+        let generator = WorkloadGenerator::default();
+        assert_eq!(generate(generator), generate(generator));
+        assert_ne!(
+            generate(generator),
+            generate(WorkloadGenerator { seed: 2, ..generator })
+        );
+        let faster = generate(WorkloadGenerator {
             rate_per_s: 50.0,
             ..generator
-        }
-        .generate();
+        });
         let sizes = |workload: &Workload| {
             workload
                 .records
@@ -136,6 +199,6 @@ mod tests {
                 .map(|record| (record.prompt_tokens, record.output_tokens))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(sizes(&faster), sizes(&generator.generate()));
+        assert_eq!(sizes(&faster), sizes(&generate(generator)));
     }
 }

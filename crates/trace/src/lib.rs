@@ -15,7 +15,7 @@ mod workload;
 
 pub use error::TraceError;
 pub use event_log::{EventLogHeader, EventLogReader, EventLogWriter, LoggedEvent};
-pub use generate::{Lengths, WorkloadGenerator};
+pub use generate::{GeneratorError, Lengths, WorkloadGenerator};
 pub use labels::{GradedFormat, GradedPrompt, GradedSet};
 pub use workload::{
     MOONCAKE_BLOCK_TOKENS, Malformed, ReadOptions, Workload, WorkloadFormat, WorkloadReader, WorkloadRecord,

@@ -2,14 +2,14 @@
 
 use super::{Engine, Scheduled, count};
 use crate::event::{EngineEvent, Step, StepPart};
-use crate::step::{SLICE_SECONDS, StepCost, StepWork};
+use crate::step::{StepCost, StepWork};
 
 /// Rounding that a sum of slices may leave, seconds.
 const ROUNDING_SECONDS: f64 = 1e-9;
 
 impl Engine {
-    /// A slice lasts to the next completion, at most a millisecond.
-    pub(super) fn form_slice(&mut self) -> Option<Step> {
+    /// Fills free slots; then a slice lasts to the next completion, at most `longest_s`.
+    pub(super) fn form_slice(&mut self, longest_s: f64) -> Option<Step> {
         let max_num_seqs = self.model.limits().max_num_seqs;
         while count(self.running.len()) < max_num_seqs
             && let Some(slot) = self.waiting.pop_front()
@@ -17,9 +17,16 @@ impl Engine {
             self.slots[slot].running = true;
             self.running.push(slot);
         }
+        self.schedule_slice(longest_s)
+    }
+
+    /// A slice for those who have a slot.
+    pub(super) fn schedule_slice(&mut self, longest_s: f64) -> Option<Step> {
+        self.scheduled.clear();
+        self.parts.clear();
         let remaining = |slot: &usize| self.slots[*slot].remaining_seconds;
         let next_completion = self.running.iter().map(remaining).reduce(f64::min)?;
-        let seconds = next_completion.min(SLICE_SECONDS);
+        let seconds = next_completion.min(longest_s);
         let mut work = StepWork {
             decode_seqs: count(self.running.len()),
             ..StepWork::default()

@@ -203,6 +203,37 @@ fn an_abort_within_a_step_silences_the_request() {
 }
 
 #[test]
+fn an_opaque_box_can_run_to_its_next_completion_and_be_cut() {
+    let limits = EngineLimits {
+        max_num_seqs: 2,
+        ..EngineLimits::default()
+    };
+    let mut engine = Engine::new(StepModel::fixed(3600.0, limits));
+    assert_eq!(engine.cut_step(1.0), None, "no step has begun");
+    engine.submit(request(0, 10, 2)).expect("no limit");
+    assert_eq!(engine.begin_long_step().expect("work").cost.seconds, 3600.0);
+    // Another one comes in after 600 s.
+    assert_eq!(engine.cut_step(600.0).expect("cut").cost.seconds, 600.0);
+    let mut events = Vec::new();
+    engine.end_step(&mut events);
+    assert_eq!(events, [], "nothing is finished yet");
+    engine.submit(request(1, 10, 2)).expect("no limit");
+    let ends = |engine: &mut Engine| {
+        let (mut events, seconds) = (Vec::new(), engine.begin_long_step().expect("work").cost.seconds);
+        engine.end_step(&mut events);
+        (seconds, events.last().expect("a completion").id().0)
+    };
+    assert_eq!(ends(&mut engine), (3000.0, 0));
+    assert_eq!(ends(&mut engine), (600.0, 1));
+    assert!(engine.is_idle());
+    let mut physical = Engine::new(step_model(EngineLimits::default()));
+    physical.submit(request(0, 10, 2)).expect("fits");
+    let whole = physical.begin_long_step();
+    assert_eq!(physical.cut_step(0.0), None, "a batch cannot be cut");
+    assert_eq!(physical.begin_step(), whole);
+}
+
+#[test]
 fn an_opaque_box_serves_in_parallel_slots() {
     let limits = EngineLimits {
         max_num_seqs: 2,

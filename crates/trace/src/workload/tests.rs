@@ -236,7 +236,8 @@ fn scaling_keeps_the_pattern() {
         rate_per_s: 4.0,
         ..WorkloadGenerator::default()
     }
-    .generate();
+    .generate()
+    .expect("a workload");
     workload.scale_to_rate(8.0);
     let rate = workload.rate_per_s().expect("a rate");
     assert!((rate - 8.0).abs() < 1e-6, "{rate}");
