@@ -397,7 +397,7 @@ impl<'a, S: Sink> Driver<'a, S> {
         }
         self.changed = false;
         self.now = self.next_sample.max(self.now);
-        self.next_sample = self.next_sample + self.telemetry_interval;
+        self.next_sample += self.telemetry_interval;
         let (now, hop_s) = (self.now, self.options.hop_s);
         let samples = self
             .instances

@@ -12,6 +12,10 @@ struct Column {
 }
 
 const NOTHING: &str = "-";
+/// No line is longer, characters.
+const LINE_WIDTH: usize = 120;
+/// A longer name of two parts takes two lines, so that the figures keep their place.
+const NAME_WIDTH: usize = 16;
 
 fn fixed(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| NOTHING.to_owned(), |value| format!("{value:.digits$}"))
@@ -37,7 +41,7 @@ fn seconds(percentiles: Option<Percentiles>, pick: fn(&Percentiles) -> f64) -> S
     short(percentiles.as_ref().map(pick))
 }
 
-const COLUMNS: [Column; 16] = [
+const COLUMNS: [Column; 15] = [
     Column {
         group: "requests",
         heading: "done",
@@ -113,24 +117,21 @@ const COLUMNS: [Column; 16] = [
         heading: "1k req",
         cell: |result| fixed(result.usd_per_1000_requests, 3),
     },
-    Column {
-        group: "pre-",
-        heading: "empted",
-        cell: |result| result.preemptions.to_string(),
-    },
 ];
 
 /// Renders the results: a line per policy, then who answered how much, then what the figures mean.
 #[must_use]
 pub fn render_table(results: &[PolicyResult]) -> String {
-    let names = results.iter().map(|result| result.policy.chars().count());
-    let name_width = names.chain(["policy".len()]).max().unwrap_or(0);
+    let names: Vec<(Option<&str>, &str)> = results.iter().map(|result| in_parts(&result.policy)).collect();
+    let widths = names.iter().flat_map(|(first, last)| [first.unwrap_or_default(), last]);
+    let name_width = widths
+        .chain(["policy"])
+        .map(|name| name.chars().count())
+        .max()
+        .unwrap_or(0);
     let mut group_line = " ".repeat(name_width);
     let mut heading_line = format!("{:<name_width$}", "policy");
-    let mut lines: Vec<String> = results
-        .iter()
-        .map(|result| format!("{:<name_width$}", result.policy))
-        .collect();
+    let mut lines: Vec<String> = names.iter().map(|(_, last)| format!("{last:<name_width$}")).collect();
     for (index, column) in COLUMNS.iter().enumerate() {
         let cells: Vec<String> = results.iter().map(column.cell).collect();
         // A group's heading may reach over the columns that follow without one of their own.
@@ -157,18 +158,30 @@ pub fn render_table(results: &[PolicyResult]) -> String {
         }
     }
     let mut table = format!("{}\n{heading_line}\n", group_line.trim_end());
-    for line in &lines {
-        table.push_str(line.trim_end());
-        table.push('\n');
+    for ((first, _), line) in names.iter().zip(&lines) {
+        for line in first.iter().copied().chain([line.trim_end()]) {
+            table.push_str(line);
+            table.push('\n');
+        }
     }
     table.push('\n');
-    table.push_str(&shares(results, name_width));
+    table.push_str(&shares(results));
     table.push_str(&footnotes(results));
     table
 }
 
+/// `best-route` and `+shortest-queue`, where the whole is too long for a line.
+fn in_parts(name: &str) -> (Option<&str>, &str) {
+    match name.find('+') {
+        Some(at) if name.chars().count() > NAME_WIDTH => (Some(&name[..at]), &name[at..]),
+        _ => (None, name),
+    }
+}
+
 /// Who answered how much: `3b 58 % · 7b 11 %`.
-fn shares(results: &[PolicyResult], name_width: usize) -> String {
+fn shares(results: &[PolicyResult]) -> String {
+    let widths = results.iter().map(|result| result.policy.chars().count());
+    let name_width = widths.max().unwrap_or(0);
     let names: Vec<&str> = results
         .iter()
         .flat_map(|result| &result.models)
@@ -177,12 +190,24 @@ fn shares(results: &[PolicyResult], name_width: usize) -> String {
     let common = common_prefix(&names);
     let mut text = String::new();
     for result in results {
-        let parts: Vec<String> = result
-            .models
-            .iter()
-            .map(|share| format!("{} {:.0} %", &share.model[common..], 100.0 * share.share))
-            .collect();
-        _ = writeln!(text, "{:<name_width$}  {}", result.policy, parts.join(" · "));
+        let mut line = format!("{:<name_width$}  ", result.policy);
+        let mut width = name_width + 2;
+        for (index, share) in result.models.iter().enumerate() {
+            let part = format!("{} {:.0} %", &share.model[common..], 100.0 * share.share);
+            // With the dot that may follow.
+            let needed = part.chars().count() + 2;
+            if index > 0 && width + 1 + needed > LINE_WIDTH {
+                _ = write!(line, " ·\n{:indent$}", "", indent = name_width + 2);
+                width = name_width + 2;
+            } else if index > 0 {
+                line.push_str(" · ");
+                width += 1;
+            }
+            line.push_str(&part);
+            width += needed;
+        }
+        text.push_str(&line);
+        text.push('\n');
     }
     text
 }
@@ -208,14 +233,23 @@ fn footnotes(results: &[PolicyResult]) -> String {
         "\nQuality: the declared quality of the model that answered, not a judgement of answers. Answers have the trace's length\n\
          whichever model gives them. Active energy: engine steps; +idle: with the draw between steps. Times from arrival.\n",
     );
+    let refused = |result: &PolicyResult| {
+        let reasons = result
+            .refusals
+            .iter()
+            .map(|(reason, count)| format!("{count} {reason}"));
+        reasons.collect::<Vec<_>>().join(", ")
+    };
+    let alike = results.len() > 1 && results.windows(2).all(|pair| pair[0].refusals == pair[1].refusals);
+    if let Some(first) = results.first().filter(|first| alike && first.refused > 0) {
+        _ = writeln!(text, "Each refused: {}.", refused(first));
+    }
     for result in results {
-        if result.refused > 0 {
-            let reasons: Vec<String> = result
-                .refusals
-                .iter()
-                .map(|(reason, count)| format!("{count} {reason}"))
-                .collect();
-            _ = writeln!(text, "{} refused: {}.", result.policy, reasons.join(", "));
+        if result.refused > 0 && !alike {
+            _ = writeln!(text, "{} refused: {}.", result.policy, refused(result));
+        }
+        if result.preemptions > 0 {
+            _ = writeln!(text, "{}: {} preemptions.", result.policy, result.preemptions);
         }
         if result.cached_prompt_tokens > 0 {
             let share = 100.0 * result.cached_prompt_tokens as f64 / result.prompt_tokens as f64;

@@ -533,6 +533,43 @@ fn the_table_is_aligned_and_fits_a_terminal() {
     assert!(table.contains("TTFT, ms") && table.contains("J/request"), "{table}");
 }
 
+#[test]
+fn the_table_of_every_policy_on_the_papers_fleet_fits_a_terminal() {
+    let fleet = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/fleets/routebalance-13.toml");
+    let fleet = FleetFile::load(&fleet).expect("ships");
+    let mut options = all_policies();
+    let decoupled = equipoise_policy::Decoupled::names();
+    options.policies.extend(decoupled.iter().map(|name| (*name).to_owned()));
+    // Far beyond what it can do: large figures.
+    let results = simulate(&fleet, &workload(1500, 60.0), &options).expect("runs");
+    let table = render_table(&results);
+    assert!(table.lines().all(|line| line.chars().count() <= 120), "{table}");
+    for name in &options.policies {
+        assert!(table.contains(name), "{name} is missing in\n{table}");
+    }
+    assert!(
+        table.contains("Each refused: ") && table.contains(" preemptions.\n"),
+        "{table}"
+    );
+    // A fleet of many models.
+    let mut crowd = results[0].clone();
+    let share = crowd.models[0].clone();
+    crowd.models = (0..40)
+        .map(|index| ModelShare {
+            model: format!("model-of-number-{index}"),
+            ..share.clone()
+        })
+        .collect();
+    let table = render_table(&[crowd]);
+    assert!(table.lines().all(|line| line.chars().count() <= 120), "{table}");
+    for index in 0..40 {
+        assert!(
+            table.contains(&format!("{index} {:.0} %", 100.0 * share.share)),
+            "{table}"
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
