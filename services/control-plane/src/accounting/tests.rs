@@ -296,8 +296,8 @@ async fn made_up_tenants_of_one_instance_cost_no_other_its_records() {
     persist(&plane).await.expect("writes");
     store.close().await.expect("closes");
 
-    let before = plane.accounting.lock();
     let again = restarted(&url, &plane.config).await;
+    let before = plane.accounting.lock();
     assert_eq!(again.total(), before.total());
     assert_eq!(again.total().measured_mj, 907_000);
     let tenants = rows(&again, Grouping::Tenant);
