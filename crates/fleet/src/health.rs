@@ -36,7 +36,13 @@ impl Health {
     /// True where it may get work at `now`.
     #[must_use]
     pub fn is_available(&self, now: Timestamp) -> bool {
-        self.probed_healthy && now >= self.ejected_until
+        self.probed_healthy && self.ejected_until(now).is_none()
+    }
+
+    /// What the agent's last probe said; true before the first.
+    #[must_use]
+    pub fn is_probed_healthy(&self) -> bool {
+        self.probed_healthy
     }
 
     /// What the agent's probe said. A good probe after a bad one ends an ejection at once.

@@ -145,12 +145,12 @@ impl Instance {
         }
         let known = self.in_flight_at(at);
         if let Some(known) = known {
-            let unexplained = (sample.running + sample.waiting).saturating_sub(known);
+            let unexplained = sample.running.saturating_add(sample.waiting).saturating_sub(known);
             // Halved rather than replaced: a request on its way in or out is counted on one side only for a moment.
             self.foreign = if unexplained == 0 {
                 0
             } else {
-                (self.foreign + unexplained) / 2
+                self.foreign.midpoint(unexplained)
             };
         }
         let kv_tokens = self

@@ -22,6 +22,8 @@ pub struct ModelState {
     pub quality: QualityPredictor,
     /// Predicts the length of its answers.
     pub length: LengthPredictor,
+    /// More than half of its instances are ejected: then the fault is likely elsewhere, and ejections do not count.
+    pub panicking: bool,
 }
 
 /// A delta that does not fit the fleet.
@@ -126,6 +128,7 @@ impl Fleet {
             name: profile.name.clone(),
             quality,
             length: LengthPredictor::new(profile.mean_output_tokens),
+            panicking: false,
         });
         if profile.quality.is_some() {
             state.quality = quality;
@@ -218,13 +221,14 @@ impl Fleet {
         let foreign = if sample.is_some() { instance.foreign } else { 0 };
         match peers {
             Some(peers) if peers.in_flight >= foreign => {
-                load.in_flight += peers.in_flight;
-                load.pending_prefill_tokens += peers.pending_prefill_tokens;
-                load.pending_decode_tokens += peers.pending_decode_tokens;
+                load.in_flight = load.in_flight.saturating_add(peers.in_flight);
+                load.pending_prefill_tokens = load.pending_prefill_tokens.saturating_add(peers.pending_prefill_tokens);
+                load.pending_decode_tokens = load.pending_decode_tokens.saturating_add(peers.pending_decode_tokens);
             }
             _ if foreign > 0 => {
-                load.in_flight += foreign;
-                load.pending_decode_tokens += (f64::from(foreign) * mean_output() / 2.0) as u64;
+                load.in_flight = load.in_flight.saturating_add(foreign);
+                let more = (f64::from(foreign) * mean_output() / 2.0) as u64;
+                load.pending_decode_tokens = load.pending_decode_tokens.saturating_add(more);
             }
             _ => {}
         }
@@ -240,6 +244,14 @@ impl Fleet {
     /// Lets time pass for what depends on it.
     pub fn advance(&mut self, now: Timestamp) {
         self.ledger.advance(now);
+        for (index, model) in self.models.values_mut().enumerate() {
+            let (mut present, mut ejected) = (0, 0);
+            for instance in self.instances.iter().filter(|i| i.present && i.model.index() == index) {
+                present += 1;
+                ejected += u32::from(instance.health.ejected_until(now).is_some());
+            }
+            model.panicking = 2 * ejected > present;
+        }
     }
 
     /// Books a request before it is sent; `false` if it is out already.
@@ -309,6 +321,13 @@ impl Fleet {
             self.instances[booking.instance.index()].health.failed(now);
         }
         Some(booking)
+    }
+
+    /// An instance was found to be at fault after its booking had ended.
+    pub fn blame(&mut self, now: Timestamp, instance: InstanceId) {
+        if let Some(instance) = self.instances.get_mut(instance.index()) {
+            instance.health.failed(now);
+        }
     }
 
     fn release(&mut self, now: Timestamp, request: RequestId) -> Option<Released> {

@@ -103,13 +103,14 @@ pub fn check(now: Timestamp, fleet: &Fleet, instance: &Instance, request: &Reque
     if instance.draining || instance.weight <= 0.0 {
         return Err(Constraint::Draining);
     }
-    if !instance.is_available(now) {
-        let ejected = instance.health.ejected_until(now).is_some();
-        return Err(if ejected {
-            Constraint::Ejected
-        } else {
-            Constraint::Unhealthy
-        });
+    if !instance.health.is_probed_healthy() {
+        return Err(Constraint::Unhealthy);
+    }
+    if instance.health.ejected_until(now).is_some() {
+        let panicking = fleet.model(instance.model).is_some_and(|model| model.panicking);
+        if !panicking {
+            return Err(Constraint::Ejected);
+        }
     }
     let carries = |(key, value): (&String, &String)| instance.spec.labels.get(key) == Some(value);
     if !request.wishes.labels.iter().all(carries) {

@@ -68,6 +68,9 @@ pub struct TokenUsage {
 pub enum Failure {
     /// The instance could not be reached, or broke off before any answer byte reached the client: may go elsewhere.
     Unreached,
+    /// The instance answered with a server error. Its own fault or the request's: a second opinion tells. It goes
+    /// elsewhere once; answered there, the first is blamed, failed there as well, the request is.
+    Errored,
     /// The instance answered that it has no room (429, 503): may go elsewhere, and it is not a fault.
     Overloaded,
     /// It failed after the client had seen something, or in a way that would repeat: final.
@@ -161,6 +164,16 @@ pub enum Refusal {
         /// The last instance tried.
         instance: String,
     },
+    /// Two instances, or the only one, answered with a server error.
+    #[error(
+        "{attempts} instance(s) answered this request with a server error, the last was {instance}; the request is likely at fault"
+    )]
+    Errored {
+        /// How many.
+        attempts: u32,
+        /// The last instance tried.
+        instance: String,
+    },
     /// Every try failed.
     #[error("{attempts} attempts failed, the last at instance {instance}")]
     Exhausted {
@@ -182,6 +195,7 @@ impl Refusal {
             Self::QueueFull { .. } => "queue_full",
             Self::QueueTimeout { .. } => "queue_timeout",
             Self::Overloaded { .. } => "engines_full",
+            Self::Errored { .. } => "engine_errors",
             Self::Exhausted { .. } => "attempts_exhausted",
         }
     }

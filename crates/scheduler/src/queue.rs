@@ -3,8 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use equipoise_policy::{Request, Target};
+use equipoise_policy::Request;
 use equipoise_types::{InstanceId, RequestId, Timestamp};
+
+use crate::Failure;
 
 /// A request on its way to an instance.
 #[derive(Clone, Debug)]
@@ -13,8 +15,10 @@ pub(crate) struct Pending {
     pub(crate) arrived_at: Timestamp,
     /// Instances that failed it.
     pub(crate) tried: Vec<InstanceId>,
-    /// The last of them had no room; else it was at fault.
-    pub(crate) overloaded: bool,
+    /// How the last of them failed it.
+    pub(crate) last_failure: Option<Failure>,
+    /// Answered it with a server error, and is not blamed yet.
+    pub(crate) suspect: Option<InstanceId>,
 }
 
 /// Higher priority first, then who came first.

@@ -112,7 +112,10 @@ impl Scheduler {
             Event::FirstToken { request } => self.fleet.first_token(now, request),
             Event::Tokens { request, count } => self.fleet.tokens(request, count),
             Event::Finished { request, usage } => {
-                if self.out.swap_remove(&request).is_some() {
+                if let Some(pending) = self.out.swap_remove(&request) {
+                    if let Some(suspect) = pending.suspect {
+                        self.fleet.blame(now, suspect);
+                    }
                     self.fleet
                         .finished(now, request, usage.map(|usage| usage.output_tokens));
                     self.serve_queue(now, actions);
@@ -121,7 +124,8 @@ impl Scheduler {
             Event::Failed { request, failure } => self.failed(now, request, failure, actions),
             Event::Cancelled { request } => self.cancelled(now, request, actions),
             Event::Fleet(delta) => {
-                let brings_room = !matches!(delta, FleetDelta::Remove { .. });
+                // A new instance gets work with the operator's wish for it, which follows: it may be drained.
+                let brings_room = !matches!(delta, FleetDelta::Remove { .. } | FleetDelta::Upsert(_));
                 // A delta about an instance that is gone comes late, and says nothing any more.
                 if self.fleet.apply(now, delta).is_ok() && brings_room {
                     self.serve_queue(now, actions);
@@ -152,7 +156,8 @@ impl Scheduler {
                     request,
                     arrived_at: now,
                     tried: Vec::new(),
-                    overloaded: false,
+                    last_failure: None,
+                    suspect: None,
                 });
             }
         }
@@ -388,11 +393,16 @@ impl Scheduler {
         let Some(mut pending) = self.out.swap_remove(&request) else {
             return;
         };
-        let released = self.fleet.abandoned(now, request, failure != Failure::Overloaded);
+        let at_fault = matches!(failure, Failure::Unreached | Failure::Final);
+        let released = self.fleet.abandoned(now, request, at_fault);
         if let (Some(booking), true) = (released, failure != Failure::Final) {
+            let second_error = failure == Failure::Errored && pending.suspect.is_some();
+            if failure == Failure::Errored {
+                pending.suspect = Some(booking.instance);
+            }
             pending.tried.push(booking.instance);
-            pending.overloaded = failure == Failure::Overloaded;
-            if pending.tried.len() < self.config.attempts_max as usize {
+            pending.last_failure = Some(failure);
+            if !second_error && pending.tried.len() < self.config.attempts_max as usize {
                 self.begin_batch(now);
                 self.place(now, pending, actions);
             } else {
@@ -407,10 +417,10 @@ impl Scheduler {
         let attempts = u32::try_from(pending.tried.len()).unwrap_or(u32::MAX);
         let last = pending.tried.last().and_then(|last| self.fleet.instance(*last));
         let instance = last.map_or_else(String::new, |instance| instance.spec.name.clone());
-        if pending.overloaded {
-            Refusal::Overloaded { attempts, instance }
-        } else {
-            Refusal::Exhausted { attempts, instance }
+        match pending.last_failure {
+            Some(Failure::Overloaded) => Refusal::Overloaded { attempts, instance },
+            Some(Failure::Errored) => Refusal::Errored { attempts, instance },
+            _ => Refusal::Exhausted { attempts, instance },
         }
     }
 

@@ -118,7 +118,7 @@ pub(crate) struct Router {
     /// Where clients reach the OpenAI API.
     #[arg(long, default_value = "127.0.0.1:8080", env = "EQUIPOISE_LISTEN")]
     pub(crate) listen: SocketAddr,
-    /// Its name, unique among the routers of a control plane. Default: router-PORT.
+    /// Its name, unique among the routers of a control plane. Default: HOST-PORT.
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// A fleet file; only its [scheduler] section is read here.
@@ -136,9 +136,12 @@ pub(crate) struct Agent {
     /// The fleet file whose instances this node serves. Default: the built-in emulated fleet.
     #[arg(long, value_name = "FILE")]
     pub(crate) fleet: Option<PathBuf>,
-    /// This node's name, unique in the cluster.
-    #[arg(long, default_value = "node-0", env = "EQUIPOISE_NODE")]
-    pub(crate) node: String,
+    /// This node's name, unique in the cluster. Default: the host's name.
+    #[arg(long, env = "EQUIPOISE_NODE")]
+    pub(crate) node: Option<String>,
+    /// Serve the agent's own metrics and health here.
+    #[arg(long)]
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// GPU telemetry: auto, off, or the path of an NVML library.
     #[arg(long, default_value = "auto")]
     pub(crate) nvml: String,

@@ -8,6 +8,7 @@ mod control_plane;
 mod emulation;
 mod explain;
 mod fleet;
+mod host;
 mod instance;
 mod predictor;
 mod replay;

@@ -4,7 +4,7 @@ use equipoise_config::FleetFile;
 use equipoise_router::RouterConfig;
 use equipoise_scheduler::SchedulerConfig;
 
-use crate::{cli, scheduling, signal, terminal};
+use crate::{cli, host, scheduling, signal, terminal};
 
 pub(crate) async fn run(options: cli::Router) -> anyhow::Result<()> {
     let scheduler = match &options.fleet {
@@ -13,7 +13,7 @@ pub(crate) async fn run(options: cli::Router) -> anyhow::Result<()> {
     };
     let name = options
         .name
-        .unwrap_or_else(|| format!("router-{}", options.listen.port()));
+        .unwrap_or_else(|| format!("{}-{}", host::name(), options.listen.port()));
     let mut config = RouterConfig::new(name, options.listen, options.control);
     config.scheduler = scheduling::settings(scheduler, &options.scheduling)?;
     config.record = options.scheduling.record;

@@ -58,7 +58,7 @@ fn workload(options: &cli::Simulate) -> anyhow::Result<Workload> {
             seed: options.seed,
             ..WorkloadGenerator::default()
         };
-        return Ok(generator.generate());
+        return Ok(generator.generate()?);
     };
     let malformed = if options.skip_malformed {
         Malformed::Skip

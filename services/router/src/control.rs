@@ -76,7 +76,7 @@ pub(crate) async fn watch(state: Arc<State>, channel: Channel) {
         async move {
             let mut known = known.lock().await;
             let status = follow(&state, channel, &mut known).await;
-            state.metrics.set_control_plane_connected(false);
+            state.set_connected(false);
             status
         }
     })
@@ -87,7 +87,7 @@ async fn follow(state: &State, channel: Channel, known: &mut Known) -> tonic::St
     let mut client = RoutingServiceClient::new(channel).max_decoding_message_size(64 << 20);
     let request = v1::WatchRequest {
         router: state.name.clone(),
-        ..v1::WatchRequest::default()
+        instance: state.process.clone(),
     };
     let mut updates = match tokio::time::timeout(SILENCE, client.watch(request)).await {
         Ok(Ok(response)) => response.into_inner(),
@@ -97,7 +97,7 @@ async fn follow(state: &State, channel: Channel, known: &mut Known) -> tonic::St
     loop {
         match tokio::time::timeout(SILENCE, updates.message()).await {
             Ok(Ok(Some(update))) => {
-                state.metrics.set_control_plane_connected(true);
+                state.set_connected(true);
                 apply(state, known, update);
             }
             Ok(Ok(None)) => return tonic::Status::unavailable("the stream ended"),
@@ -168,17 +168,18 @@ fn upsert(state: &State, known: &mut Known, instance: v1::InstanceState) {
     let Some(declared) = instance.instance else { return };
     known.unnamed.remove(&declared.name);
     let spec = wire::spec(declared);
-    let name = spec.name.clone();
-    state.driver.on_event(Event::Fleet(FleetDelta::Upsert(spec.clone())));
-    if let Some(id) = state.driver.with_scheduler(|scheduler| scheduler.fleet().id_of(&name)) {
-        state.engines.declare(id, &spec);
-    }
-    let admin = instance.admin.unwrap_or_default();
-    state.driver.on_event(Event::Fleet(wire::admin(name, &admin)));
-    if let Some(sample) = instance.sample {
+    let admin = wire::admin(spec.name.clone(), &instance.admin.unwrap_or_default());
+    let sample = instance.sample.map(|sample| {
         let age_s = state.driver.age_s(sample.unix_ns);
-        state.driver.on_event(Event::Fleet(wire::sample(sample, age_s)));
-    }
+        wire::sample(sample, age_s)
+    });
+    // In one step: nothing is sent there before its client is made and the operator's wish is known.
+    let deltas = [FleetDelta::Upsert(spec.clone()), admin].into_iter().chain(sample);
+    state.driver.on_events(deltas.map(Event::Fleet), |scheduler| {
+        if let Some(id) = scheduler.fleet().id_of(&spec.name) {
+            state.engines.declare(id, &spec);
+        }
+    });
 }
 
 fn remove(state: &State, name: String) {
@@ -195,7 +196,7 @@ pub(crate) async fn publish(state: Arc<State>, channel: Channel, interval: Durat
 }
 
 async fn report(state: Arc<State>, channel: Channel, interval: Duration) -> tonic::Status {
-    let (sender, receiver) = mpsc::channel(4);
+    let (sender, receiver) = mpsc::channel(1);
     let mut client = RoutingServiceClient::new(channel);
     let stream = client.publish_ledger(ReceiverStream::new(receiver));
     let feed = async {
@@ -203,6 +204,10 @@ async fn report(state: Arc<State>, channel: Channel, interval: Duration) -> toni
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
+            // While the other stream is down this one is likely to be: what is taken now would be lost. It keeps.
+            if !state.is_connected() {
+                continue;
+            }
             // Room first: slices that are taken must be sent.
             let Ok(place) = sender.reserve().await else { return };
             place.send(ledger(&state));

@@ -126,24 +126,35 @@ impl Driver {
 
     /// Tells the scheduler what happened, now, and carries out what it answers.
     pub fn on_event(&self, event: Event) {
-        let arrived = matches!(event, Event::Arrived(_));
+        self.on_events([event], |_| {});
+    }
+
+    /// The same for events that belong together: nobody else's come between them. `after_each` sees the scheduler
+    /// after every one of them, before any action is carried out.
+    pub(crate) fn on_events(&self, events: impl IntoIterator<Item = Event>, mut after_each: impl FnMut(&Scheduler)) {
         let mut core = self.core.lock();
-        let started = Instant::now();
-        // Taken under the lock, so that time never runs backwards for the scheduler.
-        let now = self.now().max(core.last);
         let wakeup_before = core.scheduler.next_wakeup();
         let core = &mut *core;
-        core.last = now;
-        core.actions.clear();
-        let logged = core.recorder.is_some().then(|| event.clone());
-        core.scheduler.on_event(now, event, &mut core.actions);
-        if arrived {
-            self.metrics.observe_decision(started.elapsed());
+        let mut all = Vec::new();
+        for event in events {
+            let started = Instant::now();
+            let arrived = matches!(event, Event::Arrived(_));
+            // Taken under the lock, so that time never runs backwards for the scheduler.
+            let now = self.now().max(core.last);
+            core.last = now;
+            core.actions.clear();
+            let logged = core.recorder.is_some().then(|| event.clone());
+            core.scheduler.on_event(now, event, &mut core.actions);
+            if arrived {
+                self.metrics.observe_decision(started.elapsed());
+            }
+            if let Some(event) = logged {
+                record(core, now, &event);
+            }
+            after_each(&core.scheduler);
+            all.append(&mut core.actions);
         }
-        if let Some(event) = logged {
-            record(core, now, &event);
-        }
-        for action in core.actions.drain(..) {
+        for action in all {
             self.carry_out(action);
         }
         if core.scheduler.next_wakeup() != wakeup_before {

@@ -1,5 +1,7 @@
 //! `x-equipoise-*` request headers: what a client wants beyond an answer.
 
+use std::collections::BTreeMap;
+
 use equipoise_policy::{Preset, Weights, Wishes};
 use equipoise_types::Timestamp;
 use http::HeaderMap;
@@ -36,6 +38,9 @@ fn wrong(header: &str, reason: impl Into<String>) -> HeaderError {
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, HeaderError> {
+    if headers.get_all(name).iter().nth(1).is_some() {
+        return Err(wrong(name, "comes twice; send it once"));
+    }
     headers
         .get(name)
         .map(|value| {
@@ -87,10 +92,8 @@ pub(crate) fn wishes(headers: &HeaderMap, now: Timestamp) -> Result<Wishes, Head
         ttft_slo_s: seconds(TTFT_SLO_MS)?,
         e2e_slo_s: seconds(E2E_SLO_MS)?,
         cost_max_usd: number(headers, COST_MAX_USD, 0.0, 1e6)?,
-        labels: pairs(LABELS, text(headers, LABELS)?.unwrap_or_default())?
-            .map(|pair| pair.map(|(key, value)| (key.to_owned(), value.to_owned())))
-            .collect::<Result<_, _>>()?,
-        priority: number(headers, PRIORITY, -100.0, 100.0)?.map_or(0, |priority| priority as i32),
+        labels: labels(headers)?,
+        priority: priority(headers)?,
         deadline,
     })
 }
@@ -124,6 +127,29 @@ fn pairs<'a>(header: &'static str, text: &'a str) -> Result<Pairs<'a>, HeaderErr
             .ok_or_else(|| wrong(header, format!("`{part}` is not key=value")))?;
         Ok((key.trim(), value.trim()))
     })))
+}
+
+fn priority(headers: &HeaderMap) -> Result<i32, HeaderError> {
+    let Some(value) = text(headers, PRIORITY)? else {
+        return Ok(0);
+    };
+    let priority = value.parse().ok().filter(|priority| (-100..=100).contains(priority));
+    priority.ok_or_else(|| wrong(PRIORITY, format!("`{value}` is not a whole number from -100 to 100")))
+}
+
+/// Labels that an instance must carry; one label cannot have two values.
+fn labels(headers: &HeaderMap) -> Result<BTreeMap<String, String>, HeaderError> {
+    let mut labels = BTreeMap::new();
+    for pair in pairs(LABELS, text(headers, LABELS)?.unwrap_or_default())? {
+        let (key, value) = pair?;
+        if labels
+            .insert(key.to_owned(), value.to_owned())
+            .is_some_and(|before| before != value)
+        {
+            return Err(wrong(LABELS, format!("`{key}` has two values")));
+        }
+    }
+    Ok(labels)
 }
 
 /// Whether the client wants to see why.
@@ -285,6 +311,8 @@ mod tests {
             ("x-equipoise-weights", "quality=0", "above zero"),
             ("x-equipoise-quality-min", "1.5", "from 0 to 1"),
             ("x-equipoise-ttft-slo-ms", "NaN", "from 1 to"),
+            ("x-equipoise-priority", "1.9", "whole number"),
+            ("x-equipoise-labels", "zone=a,zone=b", "two values"),
             ("x-equipoise-preset", "fast", "quality, balanced, latency, green, cheap"),
             ("x-equipoise-minimize", "quality", "energy, latency, cost"),
             ("x-equipoise-qualty-min", "0.5", "x-equipoise-quality-min"),

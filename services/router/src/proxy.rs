@@ -9,6 +9,7 @@ use equipoise_openai::{Endpoint, ErrorResponse, RequestHead, Usage, with_model, 
 use equipoise_policy::{Request, Target};
 use equipoise_scheduler::{Dispatch, Event, Failure, TokenUsage};
 use equipoise_telemetry::{Outcome, TraceContext};
+use equipoise_types::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -25,6 +26,10 @@ use crate::{headers, refusal};
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Longest wait for a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for the first chunk of a stream: an engine under load may let a request wait for minutes.
+const FIRST_CHUNK_TIMEOUT: Duration = Duration::from_secs(600);
+/// Longest time between the head of an answer in one piece and its end.
+const WHOLE_ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// The model name that leaves the choice to the router.
 pub(crate) const AUTO: &str = "auto";
 
@@ -33,6 +38,7 @@ pub(crate) struct Ticket {
     pub(crate) state: Arc<State>,
     pub(crate) id: equipoise_types::RequestId,
     pub(crate) model: String,
+    pub(crate) arrived_at: Timestamp,
     prompt_chars: u64,
     ended: bool,
 }
@@ -53,7 +59,7 @@ impl Ticket {
     /// Answered in full.
     pub(crate) fn finish(&mut self, usage: Option<Usage>) {
         self.state
-            .observe_answer(self.id, &self.model, self.prompt_chars, usage);
+            .observe_answer(self.arrived_at, &self.model, self.prompt_chars, usage);
         let usage = usage.map(|usage| TokenUsage {
             prompt_tokens: usage.prompt_tokens,
             output_tokens: usage.completion_tokens,
@@ -118,6 +124,13 @@ async fn ask(
 ) -> Result<(Asked, Request), Box<ErrorResponse>> {
     let (parts, body) = request.into_parts();
     let limit = state.max_body_bytes;
+    let announced = parts
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(ErrorResponse::too_large(limit as u64).into());
+    }
     let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(ErrorResponse::too_large(limit as u64).into()),
@@ -175,6 +188,7 @@ async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientR
         state: Arc::clone(&state),
         id,
         model: "none".to_owned(),
+        arrived_at: state.driver.now(),
         prompt_chars: asked.head.prompt_chars,
         ended: false,
     };
@@ -255,6 +269,7 @@ fn engine_headers(asked: &Asked) -> HeaderMap {
 
 async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &mut Ticket) -> Sent {
     let Some(engine) = state.engines.get(dispatch.instance) else {
+        // Its endpoint is unusable: said when it was declared.
         return Sent::Elsewhere(Failure::Unreached);
     };
     ticket.model.clone_from(&engine.model);
@@ -278,15 +293,28 @@ async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &m
     *request.uri_mut() = http::Uri::from_static(asked.head.endpoint.path());
     *request.headers_mut() = engine_headers(asked);
     match engine.client.send(request).await {
-        Ok(response) => match response.status() {
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Sent::Elsewhere(Failure::Overloaded),
-            status if status.is_server_error() => {
-                tracing::warn!(instance = engine.name, %status, "the engine failed a request");
-                Sent::Elsewhere(Failure::Unreached)
+        Ok(response) => match verdict_on(response.status()) {
+            Some(failure) => {
+                tracing::warn!(instance = engine.name, status = %response.status(), "the engine failed a request");
+                Sent::Elsewhere(failure)
             }
-            _ => receive(engine, response).await,
+            None => receive(engine, response).await,
         },
         Err(problem) => not_sent(&engine, &problem),
+    }
+}
+
+/// Whose fault a status is. What the router has parsed and addressed itself cannot be unknown, forbidden or moved by the
+/// client's fault: that is an engine which serves something else than was declared.
+fn verdict_on(status: StatusCode) -> Option<Failure> {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Some(Failure::Overloaded),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+            Some(Failure::Unreached)
+        }
+        status if status.is_redirection() || status.is_informational() => Some(Failure::Unreached),
+        status if status.is_server_error() => Some(Failure::Errored),
+        _ => None,
     }
 }
 
@@ -297,7 +325,10 @@ async fn receive(engine: Arc<Engine>, response: http::Response<Incoming>) -> Sen
     let kind = head.headers.get(header::CONTENT_TYPE);
     let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let problem = if head.status.is_success() && is_stream {
-        match body.frame().await {
+        match tokio::time::timeout(FIRST_CHUNK_TIMEOUT, body.frame())
+            .await
+            .unwrap_or_default()
+        {
             Some(Ok(frame)) => {
                 let first = frame.into_data().unwrap_or_default();
                 return Sent::Answered(Answer {
@@ -307,18 +338,19 @@ async fn receive(engine: Arc<Engine>, response: http::Response<Incoming>) -> Sen
                 });
             }
             Some(Err(problem)) => problem.to_string(),
-            None => "it is empty".to_owned(),
+            None => "it is empty, or nothing came for minutes".to_owned(),
         }
     } else {
-        match Limited::new(body, MAX_ANSWER_BYTES).collect().await {
-            Ok(content) => {
+        match tokio::time::timeout(WHOLE_ANSWER_TIMEOUT, Limited::new(body, MAX_ANSWER_BYTES).collect()).await {
+            Ok(Ok(content)) => {
                 return Sent::Answered(Answer {
                     engine,
                     head,
                     content: Content::Whole(content.to_bytes()),
                 });
             }
-            Err(problem) => problem.to_string(),
+            Ok(Err(problem)) => problem.to_string(),
+            Err(_) => "it did not end".to_owned(),
         }
     };
     tracing::warn!(

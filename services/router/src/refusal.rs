@@ -19,6 +19,6 @@ pub(crate) fn response(refusal: &Refusal) -> ErrorResponse {
                 .with_code(refusal.code())
                 .with_retry_after(*retry_after_s)
         }
-        Refusal::Exhausted { .. } => ErrorResponse::upstream_failed(text).with_retry_after(1),
+        Refusal::Exhausted { .. } | Refusal::Errored { .. } => ErrorResponse::upstream_failed(text).with_retry_after(1),
     }
 }

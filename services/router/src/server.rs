@@ -3,18 +3,20 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use equipoise_openai::{Endpoint, ErrorResponse, ModelCard, ModelList, Usage};
 use equipoise_scheduler::{Dispatch, TokenUsage};
 use equipoise_telemetry::{Direction, RouterMetrics, exposition};
-use equipoise_types::{DecisionId, RequestId};
+use equipoise_types::{DecisionId, RequestId, Timestamp};
 use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use prometheus_client::registry::Registry;
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -30,15 +32,22 @@ use crate::size::PromptSize;
 
 /// A client that sends its headers slower than this is let go.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// A client that reads nothing of what was sent to it for this long is let go (the kernel's TCP_USER_TIMEOUT).
+const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Longer explanations are not sent as a header: many clients refuse heads above 16 KiB.
 const LONGEST_EXPLANATION: usize = 12 << 10;
+/// Model cards are under here, one each.
+const MODELS: &str = "/v1/models/";
 /// Explanations of the last decisions are under here.
 pub(crate) const DECISIONS: &str = "/v1/decisions/";
 
 /// What every connection shares.
 pub(crate) struct State {
     pub(crate) name: String,
+    /// Tells this process from an earlier one of the same name.
+    pub(crate) process: String,
+    connected: AtomicBool,
     pub(crate) driver: Driver,
     pub(crate) engines: Engines,
     pub(crate) activity: ActivityLog,
@@ -50,7 +59,17 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// A decision's name, unique in the cluster.
+    /// Whether the control plane's stream is up.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+        self.metrics.set_control_plane_connected(connected);
+    }
+
+    /// A decision's name, unique in the cluster while this process lives.
     pub(crate) fn decision_name(&self, decision: DecisionId) -> String {
         format!("{}-{}", self.name, decision.0)
     }
@@ -104,10 +123,8 @@ impl State {
     }
 
     /// An answer came in full.
-    pub(crate) fn observe_answer(&self, id: RequestId, model: &str, prompt_chars: u64, usage: Option<Usage>) {
-        if let Some(running) = self.running(id) {
-            self.metrics.observe_e2e(self.driver.now().since(running.dispatched_at));
-        }
+    pub(crate) fn observe_answer(&self, arrived_at: Timestamp, model: &str, prompt_chars: u64, usage: Option<Usage>) {
+        self.metrics.observe_e2e(self.driver.now().since(arrived_at));
         if let Some(usage) = usage {
             self.prompt_size.observe(prompt_chars, usage.prompt_tokens);
             self.metrics
@@ -218,6 +235,8 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
     let since_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let state = Arc::new(State {
         name: config.name.clone(),
+        process: format!("{:x}", since_unix.as_nanos() ^ u128::from(std::process::id())),
+        connected: AtomicBool::new(false),
         driver,
         engines: Engines::default(),
         activity: ActivityLog::default(),
@@ -267,6 +286,10 @@ async fn accept(
             },
             () = asked_to_stop(&mut stopping) => break,
         };
+        // A client that takes nothing for so long holds a slot for nobody.
+        if let Err(error) = SockRef::from(&socket).set_tcp_user_timeout(Some(CLIENT_STALL_TIMEOUT)) {
+            tracing::debug!("user timeout: {error}");
+        }
         // Tokens must not wait for the one before to be acknowledged.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!("nodelay: {error}");
@@ -308,9 +331,10 @@ async fn respond(state: Arc<State>, request: http::Request<Incoming>) -> ClientR
                 "application/json",
                 concat!("{\"version\":\"equipoise ", env!("CARGO_PKG_VERSION"), "\"}"),
             ),
-            _ => match path.strip_prefix(DECISIONS) {
-                Some(name) => decision(&state, name),
-                None => error(&ErrorResponse::not_found(path)),
+            _ => match (path.strip_prefix(DECISIONS), path.strip_prefix(MODELS)) {
+                (Some(name), _) => decision(&state, name),
+                (None, Some(id)) => model(&state, id),
+                (None, None) => error(&ErrorResponse::not_found(path)),
             },
         },
         (method, None) if ["/v1/models", "/health", "/ping", "/metrics", "/version"].contains(&path) => {
@@ -333,6 +357,24 @@ fn not_allowed(method: &Method, path: &str, allowed: &'static str) -> ClientResp
 }
 
 fn models(state: &State) -> ClientResponse {
+    content("application/json", ModelList::new(cards(state)).to_json())
+}
+
+fn model(state: &State, id: &str) -> ClientResponse {
+    let cards = cards(state);
+    match cards.iter().find(|card| card.id == id) {
+        Some(card) => match serde_json::to_vec(card) {
+            Ok(json) => content("application/json", json),
+            Err(problem) => error(&ErrorResponse::internal(problem.to_string())),
+        },
+        None => error(&ErrorResponse::model_not_found(
+            id,
+            cards.iter().map(|card| card.id.as_str()),
+        )),
+    }
+}
+
+fn cards(state: &State) -> Vec<ModelCard> {
     let served = state.driver.with_scheduler(|scheduler| {
         let fleet = scheduler.fleet();
         let context = |name: &str| {
@@ -349,7 +391,7 @@ fn models(state: &State) -> ClientResponse {
     let card = |id: &str, context: Option<u32>| ModelCard::new(id, "equipoise", state.started_unix_s, context);
     let mut cards = vec![card(AUTO, served.iter().filter_map(|(_, context)| *context).max())];
     cards.extend(served.iter().map(|(name, context)| card(name, *context)));
-    content("application/json", ModelList::new(cards).to_json())
+    cards
 }
 
 /// Why a decision fell as it did.

@@ -11,6 +11,7 @@ use equipoise_openai::{ChunkSummary, ErrorResponse, SseParser, Usage};
 use equipoise_scheduler::Event;
 use equipoise_types::Timestamp;
 use hyper::body::{Body, Frame, Incoming};
+use tokio::time::{Instant, Sleep};
 
 use crate::activity::Running;
 use crate::proxy::Ticket;
@@ -18,6 +19,8 @@ use crate::proxy::Ticket;
 /// Tokens reach the scheduler in batches: per token its lock would be the busiest thing in the process.
 const TOKENS_PER_EVENT: u32 = 16;
 const EVENT_INTERVAL: Duration = Duration::from_millis(100);
+/// An engine that has begun to stream and sends nothing for so long has hung.
+const ENGINE_STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The body of a streamed answer. Dropping it closes the engine's connection, which cancels the work there.
 pub(crate) struct RelayBody {
@@ -29,11 +32,12 @@ pub(crate) struct RelayBody {
     parser: SseParser,
     /// The client did not ask for the counts that we asked for.
     hide_usage: bool,
-    received_at: Timestamp,
     seen: Seen,
     unsent_tokens: u32,
     told_at: Timestamp,
     over: bool,
+    /// Runs out when the engine sends nothing for too long.
+    stall: Pin<Box<Sleep>>,
 }
 
 /// What the frames have said so far.
@@ -62,11 +66,11 @@ impl RelayBody {
             running,
             parser: SseParser::default(),
             hide_usage,
-            received_at: now,
             seen: Seen::default(),
             unsent_tokens: 0,
             told_at: now,
             over: false,
+            stall: Box::pin(tokio::time::sleep(ENGINE_STALL_TIMEOUT)),
         }
     }
 
@@ -136,11 +140,10 @@ impl RelayBody {
             driver.on_event(Event::FirstToken {
                 request: self.ticket.id,
             });
-            let since = self
-                .running
-                .as_ref()
-                .map_or(self.received_at, |running| running.dispatched_at);
-            self.ticket.state.metrics.observe_ttft(driver.now().since(since));
+            self.ticket
+                .state
+                .metrics
+                .observe_ttft(driver.now().since(self.ticket.arrived_at));
             more -= 1;
         }
         self.unsent_tokens += more;
@@ -199,7 +202,17 @@ impl Body for RelayBody {
             }
             let next = match this.first.take() {
                 Some(first) => Some(Ok(Frame::data(first))),
-                None => ready!(Pin::new(&mut this.upstream).poll_frame(cx)),
+                None => match Pin::new(&mut this.upstream).poll_frame(cx) {
+                    Poll::Ready(next) => {
+                        this.stall.as_mut().reset(Instant::now() + ENGINE_STALL_TIMEOUT);
+                        next
+                    }
+                    Poll::Pending => {
+                        ready!(this.stall.as_mut().poll(cx));
+                        let last = this.close(Some("the engine sent nothing for two minutes"));
+                        return Poll::Ready(last.map(|bytes| Ok(Frame::data(bytes))));
+                    }
+                },
             };
             match next {
                 Some(Ok(frame)) => {

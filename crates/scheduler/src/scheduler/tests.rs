@@ -236,6 +236,57 @@ fn a_single_instance_that_fails_ends_the_request_at_once() {
 }
 
 #[test]
+fn a_second_opinion_tells_whose_fault_a_server_error_is() {
+    let mut stage = Stage::new(
+        SchedulerConfig::default(),
+        &[spec("a", "m", 8, None), spec("b", "m", 8, None)],
+    );
+    let fail = |id| Event::Failed {
+        request: RequestId(id),
+        failure: Failure::Errored,
+    };
+    // Poison: both fail it, neither is blamed, however often it comes.
+    for id in 0..20 {
+        assert_eq!(dispatched(&stage.arrive(request(id))).len(), 1);
+        assert_eq!(dispatched(&stage.on(fail(id))).len(), 1);
+        assert!(matches!(
+            refusal(&stage.on(fail(id))),
+            Some(Refusal::Errored { attempts: 2, .. })
+        ));
+    }
+    assert!(
+        stage
+            .scheduler
+            .fleet()
+            .iter()
+            .all(|instance| instance.is_available(stage.now))
+    );
+    // A broken instance: what it fails the other answers. It is taken out.
+    let mut failed_at_a = 0;
+    for id in 100..120 {
+        let mut at = dispatched(&stage.arrive(request(id)))[0].1;
+        if at == 0 {
+            failed_at_a += 1;
+            at = dispatched(&stage.on(fail(id)))[0].1;
+        }
+        assert_eq!(at, 1);
+        stage.on(Event::Finished {
+            request: RequestId(id),
+            usage: None,
+        });
+    }
+    assert_eq!(failed_at_a, 3);
+    assert!(
+        !stage
+            .scheduler
+            .fleet()
+            .instance(InstanceId(0))
+            .expect("there")
+            .is_available(stage.now)
+    );
+}
+
+#[test]
 fn engines_without_room_are_no_fault() {
     let mut stage = Stage::new(SchedulerConfig::default(), &[spec("a", "m", 8, None)]);
     for id in 0..9 {
@@ -433,7 +484,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => id.clone().prop_map(Step::FirstToken),
         2 => (id.clone(), 1..90_u32).prop_map(|(id, count)| Step::Tokens(id, count)),
         5 => id.clone().prop_map(Step::Finish),
-        2 => (id.clone(), 0..3_u8).prop_map(|(id, kind)| Step::Fail(id, kind)),
+        2 => (id.clone(), 0..4_u8).prop_map(|(id, kind)| Step::Fail(id, kind)),
         1 => id.prop_map(Step::Cancel),
         1 => (0..3_usize, any::<bool>(), 0..9_u32).prop_map(|(at, healthy, running)| Step::Sample(at, healthy, running)),
         1 => (0..3_usize, any::<bool>()).prop_map(|(at, draining)| Step::Admin(at, draining)),
@@ -476,7 +527,12 @@ fn event_of(step: &Step) -> Event {
             }),
         },
         Step::Fail(id, kind) => {
-            let failure = [Failure::Unreached, Failure::Overloaded, Failure::Final][usize::from(*kind)];
+            let failure = [
+                Failure::Unreached,
+                Failure::Overloaded,
+                Failure::Final,
+                Failure::Errored,
+            ][usize::from(*kind)];
             Event::Failed {
                 request: request_id(id),
                 failure,
