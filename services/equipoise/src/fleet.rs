@@ -10,16 +10,44 @@ use tonic::transport::{Channel, Endpoint};
 use crate::cli::{self, FleetAction};
 use crate::terminal::{say, table};
 
-/// Connects to a control plane, or says how to start one.
+/// Connects to a control plane, or says how to start one, or that something else answers there.
 pub(crate) async fn connect(control: &str) -> anyhow::Result<Channel> {
     let endpoint = Endpoint::from_shared(control.to_owned())
         .with_context(|| format!("--control `{control}` is no address; write http://127.0.0.1:8090"))?;
+    match endpoint.uri().scheme_str() {
+        Some("http") => {}
+        Some("https") => anyhow::bail!("--control `{control}`: a control plane speaks no TLS; write http://"),
+        _ => anyhow::bail!("--control `{control}` is no address; write http://127.0.0.1:8090"),
+    }
     let endpoint = endpoint
         .connect_timeout(Duration::from_secs(2))
         .timeout(Duration::from_secs(10));
-    endpoint.connect().await.with_context(|| {
+    let channel = endpoint.connect().await.with_context(|| {
         format!("no control plane answers at {control}; start `equipoise up`, or name another with --control")
-    })
+    })?;
+    // Every server takes a connection; only a control plane tells its configuration.
+    let mut admin = AdminServiceClient::new(channel.clone());
+    match admin.get_config(v1::GetConfigRequest {}).await {
+        Ok(_) => Ok(channel),
+        Err(status) => anyhow::bail!(
+            "{control} answers, but is no Equipoise control plane; is it the router's or the page's port? ({})",
+            details(&status)
+        ),
+    }
+}
+
+/// What went wrong, down to its cause, on one line.
+fn details(status: &tonic::Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 /// What a control plane refused, in its own words.
@@ -192,4 +220,56 @@ fn describe(state: &v1::InstanceState) -> String {
         ]);
     }
     table(&rows.into_iter().map(|row| row.to_vec()).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use equipoise_control_plane::{ControlPlane, ControlPlaneConfig};
+
+    #[tokio::test]
+    async fn what_is_no_control_plane_is_named() {
+        let any: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
+        let config = ControlPlaneConfig {
+            grpc_addr: any,
+            page_addr: Some(any),
+            ..ControlPlaneConfig::default()
+        };
+        let store = equipoise_store::open("embedded").await.expect("opens");
+        let plane = ControlPlane::start(config, store).await.expect("starts");
+        connect(&format!("http://{}", plane.grpc_addr()))
+            .await
+            .expect("a control plane");
+        let page = format!("http://{}", plane.page_addr().expect("served"));
+        let error = format!("{:#}", connect(&page).await.expect_err("the page"));
+        assert!(
+            error.starts_with(&page) && error.contains("is no Equipoise control plane") && error.contains("router's"),
+            "{error}"
+        );
+        // A gRPC server with other services, as etcd is.
+        let listener = std::net::TcpListener::bind(any).expect("a port");
+        let other = format!("http://{}", listener.local_addr().expect("bound"));
+        listener.set_nonblocking(true).expect("for the runtime");
+        let listener = tokio::net::TcpListener::from_std(listener).expect("for the runtime");
+        let served = tonic::transport::Server::builder()
+            .add_routes(tonic::service::Routes::default())
+            .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
+        let served = tokio::spawn(served);
+        let error = format!("{:#}", connect(&other).await.expect_err("another service"));
+        assert!(error.contains("is no Equipoise control plane"), "{error}");
+        served.abort();
+    }
+
+    #[tokio::test]
+    async fn addresses_that_cannot_work_say_why() {
+        for (control, why) in [
+            ("https://127.0.0.1:8090", "no TLS"),
+            ("127.0.0.1:8090", "is no address"),
+            ("not a uri", "is no address"),
+            ("http://127.0.0.1:1", "no control plane answers"),
+        ] {
+            let error = format!("{:#}", connect(control).await.expect_err(control));
+            assert!(error.contains(why), "{control}: {error}");
+        }
+    }
 }
