@@ -63,7 +63,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("nvml-wrapper", &["device"]),
     ("etcd-client", &["store"]),
     ("redb", &["store"]),
-    ("axum", &["control-plane"]),
+    ("axum", &["control-plane", "agent"]),
     ("dashmap", &["router", "control-plane"]),
     ("prometheus-client", &["telemetry", "router"]),
     ("opentelemetry", &["telemetry"]),
