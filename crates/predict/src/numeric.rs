@@ -8,5 +8,5 @@ mod vector;
 
 pub(crate) use decomposition::{eigen_symmetric, orthonormalise, solve_positive};
 pub(crate) use minimise::minimise;
-pub(crate) use quantised::Quantised;
+pub(crate) use quantised::{Quantised, Rounded};
 pub(crate) use vector::{axpy, dot, logit, normalise, sigmoid};

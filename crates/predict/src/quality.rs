@@ -28,11 +28,12 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Brings both into their bounds.
+    /// Brings both into their bounds. What is no number, as an absurd artifact may give, says that nothing is known.
     pub(crate) fn new(probability: f64, sd: f64) -> Self {
+        let bounded = |value: f64, highest: f64| if value.is_nan() { 0.5 } else { value.clamp(0.0, highest) };
         Self {
-            probability: probability.clamp(0.0, 1.0),
-            sd: sd.clamp(0.0, 0.5),
+            probability: bounded(probability, 1.0),
+            sd: bounded(sd, 0.5),
         }
     }
 }

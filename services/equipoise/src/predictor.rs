@@ -105,9 +105,9 @@ fn train(options: &Train) -> anyhow::Result<()> {
     let training = graded::training_set(&sets, split);
     let mut provenance = graded::provenance(&sets);
     provenance.push_str(if options.hold_out {
-        " 70 % of the prompts."
+        " Trained on the 70 % that `predictor eval` does not score on."
     } else {
-        " All prompts."
+        " Trained on all of them."
     });
     let (prompts, models) = (training.prompts.len(), training.models.len());
     complain(&format!(

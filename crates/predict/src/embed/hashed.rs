@@ -27,7 +27,7 @@ impl Default for EmbeddingConfig {
     fn default() -> Self {
         Self {
             half_bits: 14,
-            rank: 128,
+            rank: 64,
         }
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct IrtConfig {
     pub(crate) loading_penalty: f64,
     /// Ridge penalty on the distance of θ from its start.
     pub(crate) ability_penalty: f64,
+    /// Of so many of a vector's last coordinates the squares are seen, too: what is hardest may lie in the middle.
+    pub(crate) curved: usize,
 }
 
 /// The baseline: difficulty and one discriminating direction.
@@ -30,14 +32,16 @@ pub(crate) const RADAR: IrtConfig = IrtConfig {
     traits: 2,
     loading_penalty: 100.0,
     ability_penalty: 50.0,
+    curved: 0,
 };
 
 /// An item response model.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Irt {
     scaling: Scaling,
+    curved: usize,
     traits: usize,
-    /// W, row-major, dimension × traits.
+    /// W, row-major, (dimension + curved) × traits.
     loadings: Vec<f64>,
     abilities: Vec<Ability>,
 }
@@ -64,10 +68,14 @@ pub(crate) struct Response {
 impl Irt {
     pub(crate) fn train(examples: &Examples, config: &IrtConfig, random: &RandomStream) -> Self {
         let scaling = Scaling::of(examples);
-        let vectors = scaling.apply_all(examples);
+        let curved = config.curved.min(examples.dimension);
+        let vectors: Vec<f32> = (0..examples.len())
+            .flat_map(|prompt| seen(&scaling, curved, examples.vector(prompt)))
+            .collect();
         let (loadings, thetas) = fit(examples, &vectors, config, &mut random.derive("irt"));
         let mut irt = Self {
             scaling,
+            curved,
             traits: config.traits,
             loadings,
             abilities: Vec::new(),
@@ -99,9 +107,7 @@ impl Irt {
     fn traits(&self, vector: &[f32]) -> Vec<f64> {
         let mut traits = vec![0.0; self.traits + 1];
         traits[0] = 1.0;
-        for (value, row) in self
-            .scaling
-            .apply(vector)
+        for (value, row) in seen(&self.scaling, self.curved, vector)
             .iter()
             .zip(self.loadings.chunks_exact(self.traits))
         {
@@ -185,6 +191,7 @@ impl Irt {
 
     pub(crate) fn write(&self, writer: &mut Writer) {
         self.scaling.write(writer);
+        writer.size(self.curved);
         writer.size(self.traits);
         writer.f64s(&self.loadings);
         for ability in &self.abilities {
@@ -195,11 +202,15 @@ impl Irt {
 
     pub(crate) fn read(reader: &mut Reader<'_>, sizes: Sizes) -> Result<Self, ArtifactError> {
         let scaling = Scaling::read(reader, sizes)?;
+        let curved = reader.size()?;
+        if curved > sizes.dimension {
+            return Err(reader.invalid("the number of curved coordinates"));
+        }
         let traits = reader.size()?;
         if !(1..=16).contains(&traits) {
             return Err(reader.invalid("the number of traits"));
         }
-        let loadings = reader.f64s(sizes.dimension * traits)?;
+        let loadings = reader.f64s((sizes.dimension + curved) * traits)?;
         let size = traits + 1;
         let mut abilities = Vec::new();
         for _ in 0..sizes.models {
@@ -210,6 +221,7 @@ impl Irt {
         }
         Ok(Self {
             scaling,
+            curved,
             traits,
             loadings,
             abilities,
@@ -233,9 +245,20 @@ impl QualityPredictor for Irt {
     }
 }
 
-/// Penalised maximum likelihood for W (dimension × traits) and θ (models × (1 + traits)).
+/// What the model sees of a vector: its coordinates, standardised, and of the last `curved` the squares, which have mean
+/// zero and variance one if the coordinate is normal.
+fn seen(scaling: &Scaling, curved: usize, vector: &[f32]) -> Vec<f32> {
+    let mut seen = scaling.apply(vector);
+    for index in seen.len() - curved..seen.len() {
+        seen.push(((seen[index] * seen[index] - 1.0) * std::f32::consts::FRAC_1_SQRT_2).min(4.0));
+    }
+    seen
+}
+
+/// Penalised maximum likelihood for W (coordinates × traits) and θ (models × (1 + traits)).
 fn fit(examples: &Examples, vectors: &[f32], config: &IrtConfig, random: &mut RandomStream) -> (Vec<f64>, Vec<f64>) {
-    let (dimension, traits, models) = (examples.dimension, config.traits, examples.models);
+    let (traits, models) = (config.traits, examples.models);
+    let dimension = vectors.len() / examples.len().max(1);
     let size = traits + 1;
     let loading_count = dimension * traits;
     let mut start: Vec<f64> = (0..loading_count).map(|_| 0.01 * random.normal()).collect();

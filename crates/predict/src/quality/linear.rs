@@ -7,7 +7,7 @@ use crate::artifact::{ArtifactError, Reader, Writer};
 use crate::numeric::{minimise, sigmoid};
 use crate::training::Examples;
 
-/// Ridge penalty; 100 to 300 did best in cross-validation on both published sets.
+/// Ridge penalty; between 100 and 300 did best in cross-validation on both published sets.
 const PENALTY: f64 = 200.0;
 const ITERATIONS: usize = 60;
 

@@ -5,7 +5,7 @@ use equipoise_types::RandomStream;
 use super::Sizes;
 use super::cluster::k_means;
 use crate::artifact::{ArtifactError, Reader, Writer};
-use crate::numeric::{Quantised, dot};
+use crate::numeric::{Quantised, Rounded, dot};
 use crate::training::Examples;
 
 /// A grade as a byte: hundredths, or not graded.
@@ -100,11 +100,12 @@ impl Neighbours {
             lists.select_nth_unstable_by(probes, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             lists.truncate(probes);
         }
+        let rounded = Rounded::of(vector);
         let mut found = Vec::new();
         for (_, list) in lists {
             let start = if list == 0 { 0 } else { self.ends[list - 1] };
             for prompt in start..self.ends[list] {
-                found.push((1.0 - self.vectors.dot_row(prompt as usize, vector), prompt));
+                found.push((1.0 - self.vectors.dot_row(prompt as usize, &rounded), prompt));
             }
         }
         let nearer = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));

@@ -7,8 +7,8 @@ use equipoise_predict::evaluation::{Bin, Point};
 /// Side of the plotted square, pixels, and the room around it.
 const SIDE: f64 = 260.0;
 const MARGIN: f64 = 44.0;
-const COLOURS: [&str; 8] = [
-    "#999999", "#c7b299", "#8c6d31", "#6baed6", "#756bb1", "#31a354", "#d6272b", "#222222",
+const COLOURS: [&str; 9] = [
+    "#999999", "#c7b299", "#8c6d31", "#6baed6", "#756bb1", "#31a354", "#d6272b", "#e08214", "#222222",
 ];
 
 /// Axes from 0 to 1 across, and over `rows` upwards.

@@ -6,13 +6,16 @@ use std::time::Instant;
 use equipoise_predict::evaluation::{
     Bin, RoutedCurve, auc, brier, expected_calibration_error, held_out, oracle_curve, reliability, routed_curve,
 };
-use equipoise_predict::{Kind, Trainer, TrainingOptions, TrainingSet};
+use equipoise_predict::{Forecast, Kind, Predictor, Trainer, TrainingOptions, TrainingSet, canonical_model_name};
 use equipoise_trace::GradedPrompt;
 use equipoise_types::RandomStream;
 
 use super::costs::{Costs, costs};
 use super::graded::{Graded, tokens, training_prompt};
 use crate::terminal::{complain, table};
+
+/// Each prompt is timed so often and the fastest counts, so that other processes on the machine are not measured.
+const TIMINGS: usize = 5;
 
 /// One set's results.
 pub(super) struct Evaluation {
@@ -30,15 +33,17 @@ pub(super) struct Evaluation {
     pub(super) resampled: Vec<(Kind, Vec<f64>)>,
 }
 
-/// One kind's.
+/// One predictor's.
 pub(super) struct Row {
-    pub(super) kind: Kind,
+    /// The kind, or `embedded` for the artifact that comes with the program.
+    pub(super) name: String,
     pub(super) auc: f64,
     pub(super) brier: f64,
     pub(super) ece: f64,
     pub(super) curve: RoutedCurve,
     pub(super) reliability: Vec<Bin>,
-    /// Microseconds per prompt from text to all models' forecasts, quality and length: median and 99th percentile.
+    /// Microseconds per prompt from text to all models' forecasts, quality and length: median and 99th percentile
+    /// over prompts, of the fastest of [`TIMINGS`] runs of each.
     pub(super) micros: (f64, f64),
 }
 
@@ -80,6 +85,67 @@ impl Predictions {
     }
 }
 
+/// What became of one predictor on the held-out prompts.
+struct Outcome {
+    predictions: Predictions,
+    /// Per model of the set (probability, score) where it was graded.
+    samples: Vec<Vec<(f64, f64)>>,
+    coverage: Coverage,
+    micros: (f64, f64),
+}
+
+impl Outcome {
+    /// `None` if the predictor does not know all models of the set.
+    fn of(predictor: &Predictor, graded: &Graded, prompts: &[&GradedPrompt]) -> Option<Self> {
+        let find = |name: &String| {
+            predictor
+                .models()
+                .iter()
+                .position(|model| *model == canonical_model_name(name))
+        };
+        let columns: Vec<usize> = graded.set.models.iter().map(find).collect::<Option<_>>()?;
+        let mut micros = Vec::with_capacity(prompts.len());
+        let mut forecasts = Vec::with_capacity(prompts.len());
+        for prompt in prompts {
+            let mut fastest = f64::INFINITY;
+            let mut forecast = Forecast::default();
+            for _ in 0..TIMINGS {
+                let start = Instant::now();
+                forecast = std::hint::black_box(predictor.forecast(&prompt.text));
+                fastest = fastest.min(start.elapsed().as_secs_f64() * 1e6);
+            }
+            micros.push(fastest);
+            forecast.models = columns.iter().map(|&column| forecast.models[column].clone()).collect();
+            forecasts.push(forecast);
+        }
+        let quality = |forecast: &Forecast| forecast.models.iter().map(|model| model.quality).collect();
+        let predictions = Predictions {
+            probabilities: forecasts.iter().map(quality).collect(),
+        };
+        let samples = (0..columns.len())
+            .map(|model| predictions.samples(prompts, model))
+            .collect();
+        Some(Self {
+            predictions,
+            samples,
+            coverage: length_coverage(&forecasts, prompts),
+            micros: (percentile(&mut micros, 0.5), percentile(&mut micros, 0.99)),
+        })
+    }
+
+    fn per_model(&self, graded: &Graded, constant_brier: &[f64]) -> Vec<ModelRow> {
+        let rows = self.samples.iter().zip(&graded.set.models).zip(constant_brier);
+        rows.map(|((samples, name), &constant_brier)| ModelRow {
+            name: name.clone(),
+            mean: mean(samples.iter().map(|(_, score)| *score)),
+            auc: auc(samples).unwrap_or(0.5),
+            brier: brier(samples),
+            constant_brier,
+        })
+        .collect()
+    }
+}
+
 pub(super) fn evaluate(graded: &Graded, data: &Path, seed: u64, resamples: u32) -> anyhow::Result<Evaluation> {
     let costs = costs(graded.format, data)?;
     let set = &graded.set;
@@ -87,51 +153,30 @@ pub(super) fn evaluate(graded: &Graded, data: &Path, seed: u64, resamples: u32) 
         set.prompts.iter().partition(|prompt| held_out(&prompt.id));
     let trainer = trainer(graded, &seen, seed)?;
     let mut rows = Vec::new();
-    let mut per_model: Vec<ModelRow> = Vec::new();
+    let mut details = (Vec::new(), Coverage::default());
     let mut constant_brier = Vec::new();
-    let mut coverage = Coverage::default();
-    for kind in Kind::ALL {
-        let predictor = trainer.train(kind);
-        let mut micros = Vec::with_capacity(unseen.len());
-        let mut forecasts = Vec::with_capacity(unseen.len());
-        for prompt in &unseen {
-            let start = Instant::now();
-            forecasts.push(predictor.forecast(&prompt.text));
-            micros.push(start.elapsed().as_secs_f64() * 1e6);
-        }
-        let quality =
-            |forecast: &equipoise_predict::Forecast| forecast.models.iter().map(|model| model.quality).collect();
-        let predictions = Predictions {
-            probabilities: forecasts.iter().map(quality).collect(),
+    let trained = Kind::ALL.map(|kind| (kind.to_string(), trainer.train(kind)));
+    let embedded = ("embedded".to_owned(), Predictor::embedded()?);
+    for (name, predictor) in trained.into_iter().chain([embedded]) {
+        let Some(outcome) = Outcome::of(&predictor, graded, &unseen) else {
+            continue;
         };
-        let samples: Vec<Vec<(f64, f64)>> = (0..set.models.len())
-            .map(|model| predictions.samples(&unseen, model))
-            .collect();
-        let briers: Vec<f64> = samples.iter().map(|samples| brier(samples)).collect();
-        if kind == Kind::Constant {
+        let briers: Vec<f64> = outcome.samples.iter().map(|samples| brier(samples)).collect();
+        if name == Kind::Constant.to_string() {
             constant_brier.clone_from(&briers);
         }
-        if kind == Kind::Equipoise {
-            coverage = length_coverage(&forecasts, &unseen);
-            for (model, samples) in samples.iter().enumerate() {
-                per_model.push(ModelRow {
-                    name: set.models[model].clone(),
-                    mean: mean(samples.iter().map(|(_, score)| *score)),
-                    auc: auc(samples).unwrap_or(0.5),
-                    brier: briers[model],
-                    constant_brier: constant_brier[model],
-                });
-            }
+        if name == Kind::Equipoise.to_string() {
+            details = (outcome.per_model(graded, &constant_brier), outcome.coverage);
         }
-        let pooled: Vec<(f64, f64)> = samples.iter().flatten().copied().collect();
+        let pooled: Vec<(f64, f64)> = outcome.samples.iter().flatten().copied().collect();
         rows.push(Row {
-            kind,
-            auc: mean(samples.iter().filter_map(|samples| auc(samples))),
+            name,
+            auc: mean(outcome.samples.iter().filter_map(|samples| auc(samples))),
             brier: mean(briers.into_iter()),
             ece: expected_calibration_error(&pooled),
-            curve: routed(&predictions, &unseen, graded, &costs)?.0,
+            curve: routed(&outcome.predictions, &unseen, graded, &costs)?.0,
             reliability: reliability(&pooled),
-            micros: (percentile(&mut micros, 0.5), percentile(&mut micros, 0.99)),
+            micros: outcome.micros,
         });
     }
     let truth = Predictions {
@@ -149,8 +194,8 @@ pub(super) fn evaluate(graded: &Graded, data: &Path, seed: u64, resamples: u32) 
         rows,
         oracle,
         best_single,
-        per_model,
-        coverage,
+        per_model: details.0,
+        coverage: details.1,
         resampled: resample(graded, &seen, data, seed, resamples)?,
     })
 }
@@ -239,7 +284,7 @@ fn resample(
     Ok(areas)
 }
 
-fn length_coverage(forecasts: &[equipoise_predict::Forecast], prompts: &[&GradedPrompt]) -> Coverage {
+fn length_coverage(forecasts: &[Forecast], prompts: &[&GradedPrompt]) -> Coverage {
     let mut sum = Coverage::default();
     let mut count = 0.0;
     for (forecast, prompt) in forecasts.iter().zip(prompts) {
@@ -312,7 +357,7 @@ impl Evaluation {
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         for row in &self.rows {
             rows.push(vec![
-                row.kind.to_string(),
+                row.name.clone(),
                 format!("{:.4}", row.auc),
                 format!("{:.4}", row.brier),
                 format!("{:.4}", row.ece),

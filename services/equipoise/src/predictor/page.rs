@@ -22,18 +22,18 @@ pub(super) fn write(dir: &Path, results: &[Evaluation]) -> anyhow::Result<()> {
     let mut text = String::new();
     for result in results {
         let stem = result.title.to_lowercase();
-        for row in result.rows.iter().filter(|row| row.kind != Kind::Constant) {
-            let title = format!("{}: {}, ECE {:.3}", result.title, row.kind, row.ece);
+        for row in result.rows.iter().filter(|row| row.name != Kind::Constant.to_string()) {
+            let title = format!("{}: {}, ECE {:.3}", result.title, row.name, row.ece);
             put(
                 dir,
-                &format!("{stem}-reliability-{}.svg", row.kind),
+                &format!("{stem}-reliability-{}.svg", row.name),
                 &reliability_diagram(&title, &row.reliability),
             )?;
         }
         let mut curves: Vec<(String, &[Point])> = result
             .rows
             .iter()
-            .map(|row| (row.kind.to_string(), row.curve.points.as_slice()))
+            .map(|row| (row.name.clone(), row.curve.points.as_slice()))
             .collect();
         curves.push(("oracle".to_owned(), &result.oracle.points));
         let across = format!("mean cost, from cheapest to dearest model ({})", result.costs.unit);
