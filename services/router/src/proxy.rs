@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use equipoise_backend::{BackendError, Retry, full_body};
 use equipoise_openai::{Endpoint, ErrorResponse, RequestHead, Usage, with_model, with_stream_usage};
 use equipoise_policy::{Request, Target};
@@ -11,7 +11,7 @@ use equipoise_scheduler::{Dispatch, Event, Failure, TokenUsage};
 use equipoise_telemetry::{Outcome, TraceContext};
 use equipoise_types::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
 use crate::driver::Verdict;
@@ -26,6 +26,8 @@ use crate::{headers, refusal};
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Longest wait for a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the rest of a refused body is still taken in.
+const LINGER: Duration = Duration::from_secs(5);
 /// Longest wait for the first chunk of a stream: an engine under load may let a request wait for minutes.
 const FIRST_CHUNK_TIMEOUT: Duration = Duration::from_secs(600);
 /// Longest time between the head of an answer in one piece and its end.
@@ -123,22 +125,11 @@ async fn ask(
     request: http::Request<Incoming>,
 ) -> Result<(Asked, Request), Box<ErrorResponse>> {
     let (parts, body) = request.into_parts();
-    let limit = state.max_body_bytes;
-    let announced = parts
-        .headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
-        return Err(ErrorResponse::too_large(limit as u64).into());
-    }
-    let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(ErrorResponse::too_large(limit as u64).into()),
-        Ok(Err(error)) => {
-            return Err(ErrorResponse::invalid_request(format!("The request body broke off: {error}.")).into());
-        }
-        Err(_) => return Err(ErrorResponse::timeout("The request body did not arrive within 60 s.").into()),
-    };
+    let announced = parts.headers.get(header::CONTENT_LENGTH);
+    let announced = announced
+        .and_then(|length| length.to_str().ok()?.parse().ok())
+        .unwrap_or(0);
+    let body = read_body(body, announced, state.max_body_bytes).await?;
     let mut prompt = PromptReader::default();
     let parsed = RequestHead::parse_with(endpoint, &body, &mut |part| prompt.read(part));
     let head = parsed.map_err(|error| Box::new(error.into()))?;
@@ -178,6 +169,52 @@ async fn ask(
         },
         request,
     ))
+}
+
+/// Reads a request body that may have so many bytes.
+async fn read_body(mut body: Incoming, announced: u64, limit: usize) -> Result<Bytes, Box<ErrorResponse>> {
+    let too_large = || Box::new(ErrorResponse::too_large(limit as u64));
+    if announced > limit as u64 {
+        linger(body);
+        return Err(too_large());
+    }
+    let read = async {
+        // The announced length is a client's word: room for it is made as it comes.
+        let mut content = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let broken = |error| {
+                ErrorResponse::invalid_request(format!("The request body broke off before it was complete: {error}."))
+            };
+            let data = frame
+                .map_err(|error| Box::new(broken(error)))?
+                .into_data()
+                .unwrap_or_default();
+            if content.len() + data.len() > limit {
+                return Ok(None);
+            }
+            content.extend_from_slice(&data);
+        }
+        Ok(Some(content.freeze()))
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(Ok(Some(content))) => Ok(content),
+        Ok(Ok(None)) => {
+            linger(body);
+            Err(too_large())
+        }
+        Ok(Err(problem)) => Err(problem),
+        Err(_) => Err(ErrorResponse::timeout("The request body did not arrive within 60 s.").into()),
+    }
+}
+
+/// Takes the rest of a body that was refused and drops it, for a while: a connection that is closed while its client
+/// still writes is reset, and the client never sees why.
+fn linger(mut body: Incoming) {
+    tokio::spawn(async move {
+        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+        // Who is not done by then is cut off.
+        drop(tokio::time::timeout(LINGER, rest).await);
+    });
 }
 
 async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientResponse {
