@@ -22,8 +22,16 @@ pub struct ModelState {
     pub quality: QualityPredictor,
     /// Predicts the length of its answers.
     pub length: LengthPredictor,
+    present: u32,
+    ejected: u32,
+}
+
+impl ModelState {
     /// More than half of its instances are ejected: then the fault is likely elsewhere, and ejections do not count.
-    pub panicking: bool,
+    #[must_use]
+    pub fn is_panicking(&self) -> bool {
+        2 * self.ejected > self.present
+    }
 }
 
 /// A delta that does not fit the fleet.
@@ -128,7 +136,8 @@ impl Fleet {
             name: profile.name.clone(),
             quality,
             length: LengthPredictor::new(profile.mean_output_tokens),
-            panicking: false,
+            present: 0,
+            ejected: 0,
         });
         if profile.quality.is_some() {
             state.quality = quality;
@@ -244,13 +253,14 @@ impl Fleet {
     /// Lets time pass for what depends on it.
     pub fn advance(&mut self, now: Timestamp) {
         self.ledger.advance(now);
-        for (index, model) in self.models.values_mut().enumerate() {
-            let (mut present, mut ejected) = (0, 0);
-            for instance in self.instances.iter().filter(|i| i.present && i.model.index() == index) {
-                present += 1;
-                ejected += u32::from(instance.health.ejected_until(now).is_some());
+        for model in self.models.values_mut() {
+            (model.present, model.ejected) = (0, 0);
+        }
+        for instance in self.instances.iter().filter(|instance| instance.present) {
+            if let Some((_, model)) = self.models.get_index_mut(instance.model.index()) {
+                model.present += 1;
+                model.ejected += u32::from(instance.health.ejected_until(now).is_some());
             }
-            model.panicking = 2 * ejected > present;
         }
     }
 

@@ -93,14 +93,6 @@ pub enum RequestError {
         /// From 1.
         column: usize,
     },
-    /// A member has a value that no engine can serve.
-    #[error("The member `{param}` is out of range: {mend}.")]
-    OutOfRange {
-        /// The member.
-        param: &'static str,
-        /// How to mend it.
-        mend: &'static str,
-    },
     /// A member that must be there is not.
     #[error("The member `{param}` is missing or empty: {mend}.")]
     Missing {
@@ -117,7 +109,7 @@ impl RequestError {
     pub fn param(&self) -> Option<&'static str> {
         match self {
             Self::InvalidJson { .. } => None,
-            Self::WrongType { param, .. } | Self::OutOfRange { param, .. } | Self::Missing { param, .. } => Some(param),
+            Self::WrongType { param, .. } | Self::Missing { param, .. } => Some(param),
         }
     }
 }
@@ -127,7 +119,7 @@ impl From<RequestError> for ErrorResponse {
     fn from(error: RequestError) -> Self {
         let code = match &error {
             RequestError::InvalidJson { .. } => "invalid_json",
-            RequestError::WrongType { .. } | RequestError::OutOfRange { .. } => "invalid_value",
+            RequestError::WrongType { .. } => "invalid_value",
             RequestError::Missing { .. } => "missing_required_parameter",
         };
         let response = Self::invalid_request(error.to_string()).with_code(code);

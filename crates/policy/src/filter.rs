@@ -107,7 +107,9 @@ pub fn check(now: Timestamp, fleet: &Fleet, instance: &Instance, request: &Reque
         return Err(Constraint::Unhealthy);
     }
     if instance.health.ejected_until(now).is_some() {
-        let panicking = fleet.model(instance.model).is_some_and(|model| model.panicking);
+        let panicking = fleet
+            .model(instance.model)
+            .is_some_and(equipoise_fleet::ModelState::is_panicking);
         if !panicking {
             return Err(Constraint::Ejected);
         }

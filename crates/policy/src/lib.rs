@@ -113,8 +113,9 @@ pub trait Policy: fmt::Debug + Send {
         Batching::AT_ONCE
     }
 
-    /// A batch begins. `instances` holds the load of every instance that is there, in order of their ids.
-    fn begin_batch(&mut self, instances: &[(InstanceId, InstanceLoad, u32)]) {
+    /// A batch begins. `instances` yields the load of every instance that is there, and its slots, in order of their ids;
+    /// what is not asked for is not computed.
+    fn begin_batch(&mut self, instances: &mut dyn Iterator<Item = (InstanceId, InstanceLoad, u32)>) {
         _ = instances;
     }
 

@@ -119,10 +119,10 @@ impl Policy for RouteBalance {
         self.batching
     }
 
-    fn begin_batch(&mut self, instances: &[(InstanceId, InstanceLoad, u32)]) {
+    fn begin_batch(&mut self, instances: &mut dyn Iterator<Item = (InstanceId, InstanceLoad, u32)>) {
         self.snapshots.clear();
         let mut with_waiting = 0_usize;
-        for &(id, load, slots) in instances {
+        for (id, load, slots) in instances {
             let running = load.in_flight.min(slots);
             let waiting = load.in_flight - running;
             with_waiting += usize::from(waiting > 0);
@@ -136,8 +136,8 @@ impl Policy for RouteBalance {
                 },
             );
         }
-        if self.settings.adaptive_batching && !instances.is_empty() {
-            let share = with_waiting as f64 / instances.len() as f64;
+        if self.settings.adaptive_batching && !self.snapshots.is_empty() {
+            let share = with_waiting as f64 / self.snapshots.len() as f64;
             let (max_requests, window_s) = match share {
                 share if share < 0.3 => (4, 0.05),
                 share if share < 0.7 => (16, 0.1),

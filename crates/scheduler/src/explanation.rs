@@ -38,14 +38,32 @@ impl Explanation {
 pub(crate) struct Explanations {
     kept: VecDeque<Explanation>,
     entries: usize,
+    /// The last one that was dropped: its buffers serve the next.
+    dropped: Option<Explanation>,
 }
 
 impl Explanations {
+    /// One to be filled in, without candidates and verdicts.
+    pub(crate) fn blank(&mut self) -> Explanation {
+        let mut blank = self.dropped.take().unwrap_or_else(|| Explanation {
+            decision: DecisionId(0),
+            request: RequestId(0),
+            at: Timestamp::ZERO,
+            chosen: InstanceId(0),
+            candidates: Vec::new(),
+            ruled_out: Vec::new(),
+        });
+        blank.candidates.clear();
+        blank.ruled_out.clear();
+        blank
+    }
+
     pub(crate) fn keep(&mut self, explanation: Explanation) {
         self.entries += explanation.entries();
         self.kept.push_back(explanation);
         while self.entries > KEPT_ENTRIES && self.kept.len() > 1 {
-            self.entries -= self.kept.pop_front().map_or(0, |oldest| oldest.entries());
+            self.dropped = self.kept.pop_front();
+            self.entries -= self.dropped.as_ref().map_or(0, Explanation::entries);
         }
     }
 

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use equipoise_estimate::InstanceLoad;
 use equipoise_fleet::{Fleet, FleetDelta};
 use equipoise_policy::{Candidate, Constraint, Policy, Request, SettingsError, Target, by_name};
 use equipoise_types::{DecisionId, InstanceId, RandomStream, RequestId, Timestamp};
 use indexmap::IndexMap;
 
-use crate::explanation::{Explanation, Explanations};
+use crate::explanation::Explanations;
 use crate::placement::{Decision, Placement};
 use crate::queue::{Pending, Place, Queue};
 use crate::{Action, Dispatch, Event, Failure, Refusal, SchedulerConfig};
@@ -39,7 +38,6 @@ pub struct Scheduler {
     candidates: Vec<Candidate>,
     ruled_out: Vec<(InstanceId, Constraint)>,
     explanations: Explanations,
-    loads: Vec<(InstanceId, InstanceLoad, u32)>,
 }
 
 impl Scheduler {
@@ -67,7 +65,6 @@ impl Scheduler {
             candidates: Vec::new(),
             ruled_out: Vec::new(),
             explanations: Explanations::default(),
-            loads: Vec::new(),
         })
     }
 
@@ -202,12 +199,10 @@ impl Scheduler {
 
     fn begin_batch(&mut self, now: Timestamp) {
         self.fleet.advance(now);
-        self.loads.clear();
-        for instance in self.fleet.iter().filter(|instance| instance.present) {
-            self.loads
-                .push((instance.id, self.fleet.load(now, instance), instance.estimator.slots()));
-        }
-        self.policy.begin_batch(&self.loads);
+        let fleet = &self.fleet;
+        let present = fleet.iter().filter(|instance| instance.present);
+        let mut loads = present.map(|instance| (instance.id, fleet.load(now, instance), instance.estimator.slots()));
+        self.policy.begin_batch(&mut loads);
     }
 
     /// Decides one request and carries the decision out in the ledger.
@@ -215,17 +210,18 @@ impl Scheduler {
         match self.decide(now, &pending, 0) {
             Placement::Take(candidate, score) => self.dispatch(now, pending, &candidate, score, actions),
             Placement::Wait => self.wait(now, pending, actions),
-            Placement::Refuse(reason) => {
-                let reason = match (reason, pending.tried.last()) {
-                    (Refusal::Unavailable { .. }, Some(_)) => self.exhausted(&pending),
-                    (reason, _) => reason,
-                };
-                actions.push(Action::Refuse {
-                    request: pending.request.id,
-                    reason,
-                });
-            }
+            Placement::Refuse(reason) => self.refuse(&pending, reason, actions),
         }
+    }
+
+    /// Where instances were tried and nobody else is available, it is the tries that failed the request.
+    fn refuse(&self, pending: &Pending, reason: Refusal, actions: &mut Vec<Action>) {
+        let exhausted = matches!(reason, Refusal::Unavailable { .. }) && !pending.tried.is_empty();
+        let reason = if exhausted { self.exhausted(pending) } else { reason };
+        actions.push(Action::Refuse {
+            request: pending.request.id,
+            reason,
+        });
     }
 
     fn decide(&mut self, now: Timestamp, pending: &Pending, ahead: u32) -> Placement {
@@ -276,21 +272,20 @@ impl Scheduler {
     }
 
     fn explain(&mut self, now: Timestamp, request: &Request, chosen: InstanceId) {
+        let mut explanation = self.explanations.blank();
+        explanation.decision = DecisionId(self.decisions);
+        explanation.request = request.id;
+        explanation.at = now;
+        explanation.chosen = chosen;
         let scored = |candidate: &Candidate| (*candidate, self.policy.score(request, candidate));
-        let explanation = Explanation {
-            decision: DecisionId(self.decisions),
-            request: request.id,
-            at: now,
-            chosen,
-            candidates: self.candidates.iter().map(scored).collect(),
-            ruled_out: self.ruled_out.clone(),
-        };
+        explanation.candidates.extend(self.candidates.iter().map(scored));
+        explanation.ruled_out.extend_from_slice(&self.ruled_out);
         self.explanations.keep(explanation);
     }
 
     /// Why a decision fell as it did, if it is not too long ago.
     #[must_use]
-    pub fn explanation(&self, decision: DecisionId) -> Option<&Explanation> {
+    pub fn explanation(&self, decision: DecisionId) -> Option<&crate::Explanation> {
         self.explanations.of(decision)
     }
 
@@ -353,10 +348,7 @@ impl Scheduler {
                 }
                 Placement::Refuse(reason) => {
                     self.queue.remove(pending.request.id);
-                    actions.push(Action::Refuse {
-                        request: pending.request.id,
-                        reason,
-                    });
+                    self.refuse(&pending, reason, actions);
                 }
             }
         }

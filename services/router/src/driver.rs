@@ -135,26 +135,25 @@ impl Driver {
         let mut core = self.core.lock();
         let wakeup_before = core.scheduler.next_wakeup();
         let core = &mut *core;
-        let mut all = Vec::new();
+        core.actions.clear();
         for event in events {
             let started = Instant::now();
             let arrived = matches!(event, Event::Arrived(_));
             // Taken under the lock, so that time never runs backwards for the scheduler.
             let now = self.now().max(core.last);
             core.last = now;
-            core.actions.clear();
+            let before = core.actions.len();
             let logged = core.recorder.is_some().then(|| event.clone());
             core.scheduler.on_event(now, event, &mut core.actions);
             if arrived {
                 self.metrics.observe_decision(started.elapsed());
             }
             if let Some(event) = logged {
-                record(core, now, &event);
+                record(core, now, &event, before);
             }
             after_each(&core.scheduler);
-            all.append(&mut core.actions);
         }
-        for action in all {
+        for action in core.actions.drain(..) {
             self.carry_out(action);
         }
         if core.scheduler.next_wakeup() != wakeup_before {
@@ -188,8 +187,13 @@ impl Driver {
     pub(crate) async fn keep_time(&self) {
         loop {
             let changed = self.wakeup_changed.notified();
-            let next = self.core.lock().scheduler.next_wakeup();
-            let flush = self.core.lock().recorder.is_some().then_some(RECORD_FLUSH);
+            let (next, flush) = {
+                let core = self.core.lock();
+                (
+                    core.scheduler.next_wakeup(),
+                    core.recorder.is_some().then_some(RECORD_FLUSH),
+                )
+            };
             let sleep = next.map(|at| at.since(self.now()));
             match sleep {
                 Some(span) if span.is_zero() => self.on_event(Event::Timer),
@@ -220,9 +224,10 @@ impl Driver {
     }
 }
 
-fn record(core: &mut Core, now: Timestamp, event: &Event) {
+/// Writes an event with the actions that it brought, those from `before` on.
+fn record(core: &mut Core, now: Timestamp, event: &Event, before: usize) {
     let Some(recorder) = &mut core.recorder else { return };
-    let mut written = recorder.write(now, event, &core.actions);
+    let mut written = recorder.write(now, event, &core.actions[before..]);
     if written.is_ok() && now.since(core.flushed_at) > RECORD_FLUSH {
         core.flushed_at = now;
         written = recorder.flush();

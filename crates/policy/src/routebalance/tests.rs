@@ -114,7 +114,7 @@ fn run(
         .iter()
         .map(|candidate| (candidate.instance, candidate.load, candidate.slots))
         .collect();
-    policy.begin_batch(&states);
+    policy.begin_batch(&mut states.into_iter());
     let request = Request {
         id: RequestId(0),
         target: Target::Auto,
@@ -274,7 +274,7 @@ fn windows_follow_the_share_of_waiting_instances() {
             4,
         )
     };
-    policy.begin_batch(&[state(2)]);
+    policy.begin_batch(&mut [state(2)].into_iter());
     assert_eq!(
         policy.batching(),
         Batching {
@@ -282,7 +282,7 @@ fn windows_follow_the_share_of_waiting_instances() {
             window_s: 0.05
         }
     );
-    policy.begin_batch(&[state(5)]);
+    policy.begin_batch(&mut [state(5)].into_iter());
     assert_eq!(
         policy.batching(),
         Batching {
