@@ -21,6 +21,7 @@ fn prediction(id: u64) -> Prediction {
             energy: Joules(100.0),
             cost_usd: 0.0,
         },
+        quality: equipoise_estimate::QualityEstimate::default(),
         base_ttft_s: ttft_s,
         base_tpot_s: 0.02,
         forecast_output_tokens: None,

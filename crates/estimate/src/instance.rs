@@ -39,6 +39,9 @@ pub struct PriceOfTokens {
 pub struct Prediction {
     /// What was said.
     pub estimate: Estimate,
+    /// Where its quality is from.
+    #[serde(default)]
+    pub quality: QualityEstimate,
     /// Time to first token before the learned factor, without the wait for a slot, seconds.
     pub base_ttft_s: f64,
     /// Time per token before the learned factor, seconds.
@@ -183,6 +186,7 @@ impl InstanceEstimator {
                 energy: Joules(energy * self.energy.factor(now)),
                 cost_usd: f64::from(prompt_tokens) * price.input_usd + output * price.output_usd,
             },
+            quality,
             base_ttft_s,
             base_tpot_s,
             forecast_output_tokens: None,

@@ -16,7 +16,7 @@ mod split;
 pub use instance::{InstanceEstimator, Observation, Prediction, PriceOfTokens};
 pub use length::{LengthEstimate, LengthPredictor};
 pub use load::InstanceLoad;
-pub use quality::{QualityEstimate, QualityPredictor};
+pub use quality::{QualityEstimate, QualityPredictor, QualitySource};
 pub use residual::Residual;
 
 use equipoise_types::Joules;

@@ -129,18 +129,17 @@ impl Fleet {
 
     fn model_of(&mut self, spec: &InstanceSpec) -> ModelId {
         let profile = &spec.model;
-        let quality = QualityPredictor::new(profile.quality);
         let entry = self.models.entry(profile.name.clone());
         let index = entry.index();
         let state = entry.or_insert_with(|| ModelState {
             name: profile.name.clone(),
-            quality,
+            quality: QualityPredictor::new(profile.quality),
             length: LengthPredictor::new(profile.mean_output_tokens),
             present: 0,
             ejected: 0,
         });
         if profile.quality.is_some() {
-            state.quality = quality;
+            state.quality.redeclare(profile.quality);
         }
         ModelId(u32::try_from(index).unwrap_or(u32::MAX))
     }
@@ -331,6 +330,14 @@ impl Fleet {
             self.instances[booking.instance.index()].health.failed(now);
         }
         Some(booking)
+    }
+
+    /// An outcome of one of a model's answers: what was predicted of it before any correction, and its score, both in
+    /// [0, 1]. About `memory` outcomes are remembered.
+    pub fn graded(&mut self, now: Timestamp, model: ModelId, memory: f64, base: f64, score: f64) {
+        if let Some((_, model)) = self.models.get_index_mut(model.index()) {
+            model.quality.observe(now, memory, base, score);
+        }
     }
 
     /// An instance was found to be at fault after its booking had ended.

@@ -10,6 +10,8 @@ use std::fmt;
 pub enum PromptPart<'a> {
     /// A new message, or a new prompt of a list, begins.
     Start,
+    /// Who speaks in it (`user`, `system`, ...); before or after its text, as it stands in the body.
+    Role(&'a str),
     /// Text of it.
     Text(&'a str),
     /// A token id of a prompt that came tokenized.
@@ -46,6 +48,8 @@ impl Prompt<'_> {
 
 /// `messages`: a list of objects.
 pub(crate) struct Messages<'a, 's>(pub(crate) &'a mut Prompt<'s>);
+/// `role`: a string, or null.
+struct Role<'a, 's>(&'a mut Prompt<'s>);
 /// One message.
 struct Message<'a, 's>(&'a mut Prompt<'s>);
 /// `content`: null, a string or a list of parts.
@@ -76,6 +80,7 @@ macro_rules! seed {
 }
 seed!(Messages, ());
 seed!(Message, ());
+seed!(Role, ());
 seed!(Content, ());
 seed!(Part, ());
 seed!(Prompts, ());
@@ -103,6 +108,7 @@ impl<'de> Visitor<'de> for Message<'_, '_> {
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
             match &*key {
                 "content" => map.next_value_seed(Content(self.0))?,
+                "role" => map.next_value_seed(Role(self.0))?,
                 "tool_calls" => {
                     map.next_value_seed(Written(self.0))?;
                 }
@@ -111,6 +117,20 @@ impl<'de> Visitor<'de> for Message<'_, '_> {
                 }
             }
         }
+        Ok(())
+    }
+}
+
+impl<'de> Visitor<'de> for Role<'_, '_> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a role such as \"user\"")
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, role: &str) -> Result<(), E> {
+        (self.0.on_part)(PromptPart::Role(role));
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ mod numeric;
 mod online;
 mod predictor;
 mod quality;
+mod roster;
 mod text;
 mod training;
 
@@ -25,4 +26,5 @@ pub use name::canonical_model_name;
 pub use online::{OnlineCalibration, Shift};
 pub use predictor::{GradedAnswer, JoinError, MIN_JOIN_ANSWERS, Predictor, Trainer, TrainingOptions};
 pub use quality::{Estimate, Kind, QualityPredictor, UnknownKind};
+pub use roster::Roster;
 pub use training::{MIN_TRAINING_PROMPTS, TrainingError, TrainingPrompt, TrainingSet};

@@ -39,6 +39,57 @@ pub struct Shift {
     pub outcomes: u64,
 }
 
+impl Shift {
+    /// Takes in an outcome, remembering about `memory` of them (10 at least): the probability that was predicted before
+    /// any correction and the score, both in [0, 1]. False if a number is out of range; nothing changes then.
+    pub fn observe(&mut self, memory: f64, predicted: f64, score: f64) -> bool {
+        if !(0.0..=1.0).contains(&predicted) || !(0.0..=1.0).contains(&score) {
+            return false;
+        }
+        let memory = if memory.is_finite() { memory.max(10.0) } else { 10.0 };
+        let probability = self.correct(predicted);
+        let kept = self.information * (1.0 - 1.0 / memory);
+        self.information = kept + probability * (1.0 - probability);
+        // The prior pulls back to no shift as forgetting goes on.
+        let step =
+            (score - probability - PRIOR_INFORMATION / memory * self.log_odds) / (self.information + PRIOR_INFORMATION);
+        self.log_odds = (self.log_odds + step).clamp(-MAX_SHIFT, MAX_SHIFT);
+        self.outcomes = self.outcomes.saturating_add(1);
+        true
+    }
+
+    /// A predicted probability, corrected; unchanged before any outcome.
+    #[must_use]
+    pub fn correct(&self, predicted: f64) -> f64 {
+        if self.outcomes == 0 {
+            return predicted;
+        }
+        sigmoid(logit(predicted, MARGIN) + self.log_odds)
+    }
+
+    /// The standard deviation of the corrected probability: the uncertainty of the shift joins that of the prediction.
+    #[must_use]
+    pub fn correct_sd(&self, predicted: f64, sd: f64) -> f64 {
+        if self.outcomes == 0 {
+            return sd;
+        }
+        let slope = |probability: f64| (probability * (1.0 - probability)).max(MARGIN);
+        let own = sd / slope(predicted);
+        let variance = own * own + 1.0 / (self.information + PRIOR_INFORMATION);
+        (slope(self.correct(predicted)) * variance.sqrt()).min(0.5)
+    }
+
+    /// What is left of it when only a share `kept` of what was learned is still believed.
+    #[must_use]
+    pub fn faded(self, kept: f64) -> Self {
+        Self {
+            log_odds: self.log_odds * kept,
+            information: self.information * kept,
+            outcomes: self.outcomes,
+        }
+    }
+}
+
 impl OnlineCalibration {
     /// Remembers about `memory` outcomes per model, 10 at least.
     #[must_use]
@@ -52,29 +103,22 @@ impl OnlineCalibration {
     /// Takes in an outcome: the probability that the predictor gave (before any correction) and the score in [0, 1]. False
     /// if a number is out of range or there is no room for another model; nothing changes then.
     pub fn observe(&mut self, model: &str, predicted: f64, score: f64) -> bool {
-        if !(0.0..=1.0).contains(&predicted) || !(0.0..=1.0).contains(&score) {
+        let in_range = (0.0..=1.0).contains(&predicted) && (0.0..=1.0).contains(&score);
+        if !in_range {
             return false;
         }
         if !self.models.contains_key(model) && self.models.len() >= MAX_MODELS {
             return false;
         }
         let shift = self.models.entry(model.to_owned()).or_default();
-        let probability = sigmoid(logit(predicted, MARGIN) + shift.log_odds);
-        let kept = shift.information * (1.0 - 1.0 / self.memory);
-        shift.information = kept + probability * (1.0 - probability);
-        // The prior pulls back to no shift as forgetting goes on.
-        let step = (score - probability - PRIOR_INFORMATION / self.memory * shift.log_odds)
-            / (shift.information + PRIOR_INFORMATION);
-        shift.log_odds = (shift.log_odds + step).clamp(-MAX_SHIFT, MAX_SHIFT);
-        shift.outcomes = shift.outcomes.saturating_add(1);
-        true
+        shift.observe(self.memory, predicted, score)
     }
 
     /// A probability of `model`, corrected.
     #[must_use]
     pub fn correct(&self, model: &str, predicted: f64) -> f64 {
         match self.models.get(model) {
-            Some(shift) => sigmoid(logit(predicted, MARGIN) + shift.log_odds),
+            Some(shift) => shift.correct(predicted),
             None => predicted,
         }
     }
@@ -86,12 +130,8 @@ impl OnlineCalibration {
             let Some(shift) = self.models.get(&model.name) else {
                 continue;
             };
-            let slope = |probability: f64| (probability * (1.0 - probability)).max(MARGIN);
-            let corrected = self.correct(&model.name, model.quality);
-            let own = model.quality_sd / slope(model.quality);
-            let variance = own * own + 1.0 / (shift.information + PRIOR_INFORMATION);
-            model.quality_sd = (slope(corrected) * variance.sqrt()).min(0.5);
-            model.quality = corrected;
+            model.quality_sd = shift.correct_sd(model.quality, model.quality_sd);
+            model.quality = shift.correct(model.quality);
         }
     }
 

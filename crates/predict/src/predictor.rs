@@ -129,23 +129,33 @@ impl Predictor {
     /// The forecast of every known model's answer to a prompt.
     #[must_use]
     pub fn forecast(&self, text: &str) -> Forecast {
+        self.forecast_of(text, self.models.iter().map(String::as_str).enumerate())
+    }
+
+    /// The forecast of some models, each given by its place in [`models`](Self::models) and the name it gets there.
+    pub(crate) fn forecast_of<'a>(&self, text: &str, chosen: impl IntoIterator<Item = (usize, &'a str)>) -> Forecast {
         let vector = self.embedder.embed(text);
         let quality = self.quality.predict(&vector);
         let lengths = self.lengths.predict(&vector);
-        let models = self
-            .models
-            .iter()
-            .zip(quality)
-            .zip(lengths)
-            .map(|((name, estimate), output_tokens)| ModelForecast {
-                name: name.clone(),
+        let models = chosen.into_iter().filter_map(|(place, name)| {
+            let (estimate, output_tokens) = (quality.get(place)?, *lengths.get(place)?);
+            Some(ModelForecast {
+                name: name.to_owned(),
                 quality: estimate.probability,
                 quality_sd: estimate.sd,
                 output_tokens,
-            });
+            })
+        });
         Forecast {
             models: models.collect(),
         }
+    }
+
+    /// Every model's mean probability of a good answer over the prompts it was trained on, in the order of
+    /// [`models`](Self::models). Costs about as much as a few dozen forecasts.
+    #[must_use]
+    pub fn mean_quality(&self) -> Vec<f64> {
+        self.quality.means()
     }
 
     /// Only the estimates of quality, in the order of [`models`](Self::models).

@@ -164,6 +164,19 @@ impl Quality {
         }
     }
 
+    /// Every model's probability of a good answer over the prompts it was trained on, as far as the kind keeps it: the
+    /// same prompts for all models, where it can be said, so that means compare.
+    pub(crate) fn means(&self) -> Vec<f64> {
+        match self {
+            Self::Constant(constant) => constant.means().to_vec(),
+            Self::Knn(knn) => knn.means().to_vec(),
+            Self::Clusters(clusters) => clusters.means(),
+            Self::Irt(irt) => irt.means(),
+            Self::Linear(linear) => linear.means(),
+            Self::Equipoise(equipoise) => equipoise.means(),
+        }
+    }
+
     /// The item response model inside, which new models can join; `None` if this kind has none.
     pub(crate) fn irt(&self) -> Option<&Irt> {
         match self {

@@ -123,8 +123,8 @@ impl Decision<'_> {
             None => model.length.predict(request.max_output_tokens),
         };
         let quality = match forecast {
-            Some(forecast) => model.quality.predict_from(forecast),
-            None => model.quality.predict(),
+            Some(forecast) => model.quality.predict_from(self.now, forecast),
+            None => model.quality.predict(self.now),
         };
         let (prefix, prompt_tokens) = (&request.prefix, request.prompt_tokens);
         let cached_tokens = instance.cached_tokens(prompt_tokens, prefix.block_tokens, &prefix.blocks);

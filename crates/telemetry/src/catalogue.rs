@@ -84,6 +84,8 @@ entries! {
         "Time from a request's arrival to the end of its answer";
     ROUTER_DECISION, "equipoise_router_decision_seconds", Histogram, "seconds", [],
         "Computing time of one call of the scheduler";
+    ROUTER_FORECAST, "equipoise_router_forecast_seconds", Histogram, "seconds", [],
+        "Computing time of the forecast of one prompt, outside the scheduler's lock";
     ROUTER_QUEUE_LENGTH, "equipoise_router_queue_length", Gauge, "requests", [],
         "Requests that wait at the router for an instance";
     ROUTER_IN_FLIGHT, "equipoise_router_in_flight", Gauge, "requests", ["instance"],

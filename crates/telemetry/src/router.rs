@@ -80,6 +80,7 @@ pub struct RouterMetrics {
     ttft: Histogram,
     e2e: Histogram,
     decision: Histogram,
+    forecast: Histogram,
     /// Requests that wait at the router.
     pub queue_length: Gauge,
     /// Dispatches that failed and were tried elsewhere.
@@ -93,7 +94,7 @@ impl RouterMetrics {
     pub fn new(registry: &mut Registry) -> Self {
         // Five milliseconds to about three minutes; ten microseconds to about 0.3 s.
         let request_seconds = || Histogram::new(exponential_buckets(0.005, 2.0, 16));
-        let decision_seconds = Histogram::new(exponential_buckets(1e-5, 2.0, 16));
+        let computing_seconds = || Histogram::new(exponential_buckets(1e-5, 2.0, 16));
         Self {
             requests: catalogue::ROUTER_REQUESTS.register(registry, Family::default()),
             tokens: catalogue::ROUTER_TOKENS.register(registry, Family::default()),
@@ -101,7 +102,8 @@ impl RouterMetrics {
             in_flight: catalogue::ROUTER_IN_FLIGHT.register(registry, Family::default()),
             ttft: catalogue::ROUTER_TTFT.register(registry, request_seconds()),
             e2e: catalogue::ROUTER_E2E.register(registry, request_seconds()),
-            decision: catalogue::ROUTER_DECISION.register(registry, decision_seconds),
+            decision: catalogue::ROUTER_DECISION.register(registry, computing_seconds()),
+            forecast: catalogue::ROUTER_FORECAST.register(registry, computing_seconds()),
             queue_length: catalogue::ROUTER_QUEUE_LENGTH.register(registry, Gauge::default()),
             retries: catalogue::ROUTER_RETRIES.register(registry, Counter::default()),
             control_plane_connected: catalogue::ROUTER_CONTROL_PLANE_CONNECTED.register(registry, Gauge::default()),
@@ -150,6 +152,11 @@ impl RouterMetrics {
     /// Takes in the computing time of one call of the scheduler.
     pub fn observe_decision(&self, elapsed: Duration) {
         self.decision.observe(elapsed.as_secs_f64());
+    }
+
+    /// Takes in the computing time of one prompt's forecast.
+    pub fn observe_forecast(&self, elapsed: Duration) {
+        self.forecast.observe(elapsed.as_secs_f64());
     }
 
     /// The in-flight gauge of an instance; keep it where the instance is kept to save the look-up.

@@ -349,7 +349,7 @@ fn read_prompt(endpoint: Endpoint, body: &[u8]) -> Result<(RequestHead, Tokens),
         PromptPart::Start if endpoint == Endpoint::Chat => {
             tokens.extend([tokenizer::FRAME; FRAME_OF_MESSAGE]);
         }
-        PromptPart::Start => {}
+        PromptPart::Start | PromptPart::Role(_) => {}
         PromptPart::Text(text) => {
             text_chars += text.chars().count() as u64;
             tokenizer::encode(text, &mut tokens);

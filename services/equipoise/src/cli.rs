@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use equipoise_router::PredictorSource;
 
 /// Fleet scheduler and load balancer for LLM serving: each request goes to one concrete instance, weighed by predicted
 /// quality, queue latency and joules.
@@ -67,6 +68,15 @@ pub(crate) struct Scheduling {
     /// Write every event and decision to this file, for `equipoise replay`.
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
+    /// What forecasts quality and length from prompts: `embedded` (mathematics, code, examination questions), `off`, or
+    /// an artifact of `equipoise predictor train`. Models that it does not know are as good as the fleet declares.
+    #[arg(
+        long,
+        value_name = "FILE|off|embedded",
+        env = "EQUIPOISE_PREDICTOR",
+        default_value = "embedded"
+    )]
+    pub(crate) predictor: PredictorSource,
 }
 
 #[derive(Debug, Args)]

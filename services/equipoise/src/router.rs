@@ -16,6 +16,7 @@ pub(crate) async fn run(options: cli::Router) -> anyhow::Result<()> {
         .unwrap_or_else(|| format!("{}-{}", host::name(), options.listen.port()));
     let mut config = RouterConfig::new(name, options.listen, options.control);
     config.scheduler = scheduling::settings(scheduler, &options.scheduling)?;
+    config.predictor = options.scheduling.predictor;
     config.record = options.scheduling.record;
     let (policy, control) = (config.scheduler.policy.clone(), config.control.clone());
     let router = equipoise_router::start(config).await?;

@@ -29,6 +29,7 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
     // The router before the engines: a taken port is found out before anything else is started.
     let mut router_config = RouterConfig::new("router-0", options.listen, &control);
     router_config.scheduler = scheduler;
+    router_config.predictor = options.scheduling.predictor;
     router_config.record = options.scheduling.record;
     let policy = router_config.scheduler.policy.clone();
     let router = equipoise_router::start(router_config).await?;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use equipoise_scheduler::SchedulerConfig;
 
+use crate::forecast::PredictorSource;
+
 /// Settings of one router process.
 #[derive(Clone, Debug)]
 pub struct RouterConfig {
@@ -17,6 +19,8 @@ pub struct RouterConfig {
     pub control: String,
     /// The scheduler's settings.
     pub scheduler: SchedulerConfig,
+    /// What reads the prompts.
+    pub predictor: PredictorSource,
     /// Where to write the event log, if anywhere.
     pub record: Option<PathBuf>,
     /// Longest request body, bytes.
@@ -36,6 +40,7 @@ impl RouterConfig {
             listen,
             control: control.into(),
             scheduler: SchedulerConfig::default(),
+            predictor: PredictorSource::default(),
             record: None,
             max_body_bytes: 32 << 20,
             publish_interval: Duration::from_millis(200),

@@ -174,6 +174,7 @@ fn upsert(state: &State, known: &mut Known, instance: v1::InstanceState) {
         wire::sample(sample, age_s)
     });
     // In one step: nothing is sent there before its client is made and the operator's wish is known.
+    state.forecaster.declare(&spec.model);
     let deltas = [FleetDelta::Upsert(spec.clone()), admin].into_iter().chain(sample);
     state.driver.on_events(deltas.map(Event::Fleet), |scheduler| {
         if let Some(id) = scheduler.fleet().id_of(&spec.name) {

@@ -30,6 +30,7 @@ pub(crate) fn json(scheduler: &Scheduler, name: &str, explanation: &Explanation)
                 "chosen": candidate.instance == explanation.chosen,
                 "score": score.map(short),
                 "quality": short(estimate.quality),
+                "quality_from": candidate.prediction.quality.source.name(),
                 "quality_sd": short(estimate.quality_sd),
                 "output_tokens": short(estimate.output_tokens),
                 "queue_s": short(estimate.queue_s),

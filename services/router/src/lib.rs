@@ -10,9 +10,11 @@ mod control;
 mod driver;
 mod engines;
 mod explain;
+mod forecast;
 mod headers;
 mod prompt;
 mod proxy;
+mod question;
 mod refusal;
 mod relay;
 mod server;
@@ -22,4 +24,5 @@ mod wire;
 
 pub use config::RouterConfig;
 pub use driver::{Driver, DriverError};
+pub use forecast::{PredictorError, PredictorSource};
 pub use server::{RunningRouter, StartError, start};

@@ -25,6 +25,7 @@ impl PromptReader {
             // A message's end is part of the prompt: "ab" + "c" is another prompt than "a" + "bc".
             PromptPart::Start => self.take(&[0]),
             PromptPart::Text(text) => self.take(text.as_bytes()),
+            PromptPart::Role(_) => {}
             PromptPart::Token(token) => self.take(&token.to_le_bytes()),
         }
     }

@@ -1,7 +1,7 @@
 //! One completion request, from its body to its answer: parse, decide, send, retry while nothing was shown, relay.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use equipoise_backend::{BackendError, Retry, full_body};
@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use crate::driver::Verdict;
 use crate::engines::Engine;
 use crate::prompt::PromptReader;
+use crate::question::Question;
 use crate::relay::{ClientResponse, decided, error, whole};
 use crate::server::State;
 use crate::stream::RelayBody;
@@ -130,8 +131,11 @@ async fn ask(
         .and_then(|length| length.to_str().ok()?.parse().ok())
         .unwrap_or(0);
     let body = read_body(body, announced, state.max_body_bytes).await?;
-    let mut prompt = PromptReader::default();
-    let parsed = RequestHead::parse_with(endpoint, &body, &mut |part| prompt.read(part));
+    let (mut prompt, mut question) = (PromptReader::default(), Question::default());
+    let parsed = RequestHead::parse_with(endpoint, &body, &mut |part| {
+        prompt.read(part);
+        question.read(part);
+    });
     let head = parsed.map_err(|error| Box::new(error.into()))?;
     let bad_header = |error: headers::HeaderError| {
         Box::new(
@@ -143,7 +147,7 @@ async fn ask(
     let tenant = headers::tenant(&parts.headers).map_err(bad_header)?;
     let wishes = headers::wishes(&parts.headers, state.driver.now()).map_err(bad_header)?;
     let prompt_tokens = head.prompt_tokens_estimate(state.prompt_size.chars_per_token());
-    let request = Request {
+    let mut request = Request {
         // Numbered when it is handed in.
         id: equipoise_types::RequestId(0),
         target: if head.model == AUTO {
@@ -159,6 +163,13 @@ async fn ask(
         prefix: prompt.into_prefix(),
         wishes,
     };
+    if state.forecaster.is_useful_to(&request)
+        && let Some(text) = question.into_text()
+    {
+        let started = Instant::now();
+        request.forecast = state.forecaster.forecast(&text);
+        state.metrics.observe_forecast(started.elapsed());
+    }
     Ok((
         Asked {
             head,

@@ -26,6 +26,7 @@ use crate::activity::{ActivityLog, Ending, Running};
 use crate::control;
 use crate::driver::{Driver, DriverError};
 use crate::engines::{Engine, Engines};
+use crate::forecast::{Forecaster, PredictorError};
 use crate::proxy::{self, AUTO};
 use crate::relay::{ClientResponse, content, error};
 use crate::size::PromptSize;
@@ -53,6 +54,7 @@ pub(crate) struct State {
     pub(crate) activity: ActivityLog,
     pub(crate) metrics: RouterMetrics,
     pub(crate) prompt_size: PromptSize,
+    pub(crate) forecaster: Forecaster,
     pub(crate) max_body_bytes: usize,
     registry: Registry,
     started_unix_s: u64,
@@ -149,6 +151,9 @@ pub enum StartError {
     /// The driver cannot be set up.
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// The predictor cannot be used.
+    #[error(transparent)]
+    Predictor(#[from] PredictorError),
     /// The control plane's address is no URL.
     #[error("`{url}` is no control plane's address: {reason}; write http://host:8090")]
     Control {
@@ -229,6 +234,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         addr: config.listen,
         source,
     })?;
+    let forecaster = Forecaster::new(&config.predictor)?;
     let mut registry = Registry::default();
     let metrics = RouterMetrics::new(&mut registry);
     let driver = Driver::new(config.scheduler.clone(), config.record.as_deref(), metrics.clone())?;
@@ -242,6 +248,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         activity: ActivityLog::default(),
         metrics,
         prompt_size: PromptSize::default(),
+        forecaster,
         max_body_bytes: config.max_body_bytes,
         registry,
         started_unix_s: since_unix.as_secs(),

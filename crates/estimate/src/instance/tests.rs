@@ -16,7 +16,7 @@ fn llama_on_h100() -> InstanceEstimator {
 
 fn predict(estimator: &InstanceEstimator, now: Timestamp, load: &InstanceLoad) -> Prediction {
     let length = LengthPredictor::new(Some(200.0)).predict(None);
-    let quality = QualityPredictor::new(Some(0.5)).predict();
+    let quality = QualityPredictor::new(Some(0.5)).predict(Timestamp::ZERO);
     estimator.predict(now, 500, length, quality, PriceOfTokens::default(), load)
 }
 

@@ -18,6 +18,7 @@ fn prediction(output_tokens: f64) -> Prediction {
     };
     Prediction {
         estimate,
+        quality: equipoise_estimate::QualityEstimate::default(),
         base_ttft_s: 0.1,
         base_tpot_s: 0.01,
         forecast_output_tokens: None,

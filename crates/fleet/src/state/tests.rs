@@ -40,7 +40,7 @@ fn prediction(fleet: &Fleet, id: InstanceId) -> Prediction {
         Timestamp::ZERO,
         100,
         model.length.predict(None),
-        model.quality.predict(),
+        model.quality.predict(Timestamp::ZERO),
         PriceOfTokens::default(),
         &load,
     )

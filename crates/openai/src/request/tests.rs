@@ -72,7 +72,10 @@ fn the_pieces_are_shown_in_order() {
         seen.push(format!("{part:?}"));
     })
     .expect("valid");
-    assert_eq!(seen, ["Start", r#"Text("a\nb")"#, "Start", r#"Text("c")"#]);
+    assert_eq!(
+        seen,
+        ["Start", r#"Role("user")"#, r#"Text("a\nb")"#, "Start", r#"Text("c")"#]
+    );
 }
 
 #[test]

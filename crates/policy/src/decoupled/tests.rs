@@ -79,6 +79,7 @@ fn the_dispatcher_sees_one_model_only() {
             weight: 1.0,
             prediction: Prediction {
                 estimate,
+                quality: equipoise_estimate::QualityEstimate::default(),
                 base_ttft_s: 0.1,
                 base_tpot_s: 0.01,
                 forecast_output_tokens: None,

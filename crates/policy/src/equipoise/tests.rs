@@ -30,6 +30,7 @@ fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_f
         weight: 1.0,
         prediction: Prediction {
             estimate,
+            quality: equipoise_estimate::QualityEstimate::default(),
             base_ttft_s: 0.1,
             base_tpot_s: 0.01,
             forecast_output_tokens: None,

@@ -77,6 +77,7 @@ fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
                 weight: 1.0,
                 prediction: Prediction {
                     estimate,
+                    quality: equipoise_estimate::QualityEstimate::default(),
                     base_ttft_s: 0.05,
                     base_tpot_s: of.tpot_s,
                     forecast_output_tokens: None,

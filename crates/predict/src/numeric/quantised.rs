@@ -80,6 +80,12 @@ impl Quantised {
             .collect()
     }
 
+    /// A row as numbers.
+    pub(crate) fn row(&self, row: usize) -> Vec<f32> {
+        let step = self.steps[row];
+        self.codes(row).iter().map(|&code| f32::from(code) * step).collect()
+    }
+
     /// The inner product of a row with a vector.
     pub(crate) fn dot_row(&self, row: usize, vector: &Rounded) -> f32 {
         const LANES: usize = 8;

@@ -60,6 +60,19 @@ impl Clusters {
         self.centres.len() / self.dimension
     }
 
+    /// Over the clusters, which are not counted by their prompts: how many they had is not kept.
+    pub(crate) fn means(&self) -> Vec<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "a small count")]
+        let clusters = self.count() as f64;
+        let mut means = vec![0.0; self.models];
+        for row in self.means.chunks_exact(self.models) {
+            for (sum, mean) in means.iter_mut().zip(row) {
+                *sum += mean / clusters;
+            }
+        }
+        means
+    }
+
     pub(crate) fn write(&self, writer: &mut Writer) {
         writer.size(self.count());
         writer.f32s(&self.centres);

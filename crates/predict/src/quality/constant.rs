@@ -32,6 +32,10 @@ impl Constant {
         }
     }
 
+    pub(crate) fn means(&self) -> &[f64] {
+        &self.means
+    }
+
     pub(crate) fn write(&self, writer: &mut Writer) {
         writer.f64s(&self.means);
         writer.f64s(&self.errors);

@@ -31,6 +31,8 @@ const PROBES: usize = 6;
 const SOFTNESS: f64 = 1e-6;
 /// Votes that each model's mean has before any neighbour is asked.
 const PRIOR_VOTES: f64 = 0.5;
+/// Prompts that a model's mean is taken over: their sampling error is about 0.01.
+const PROMPTS_OF_MEANS: usize = 500;
 const FOLDS: usize = 4;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -89,6 +91,20 @@ impl Equipoise {
     pub(crate) fn push(&mut self, ability: Ability) {
         self.irt.push(ability);
         self.neighbours.push_ungraded_model();
+    }
+
+    /// Every model's mean probability over some of the prompts that it was trained on, the same for all models. By the
+    /// item response model alone: the neighbours of these prompts are they themselves, with their labels.
+    pub(crate) fn means(&self) -> Vec<f64> {
+        let mut means = self.irt.means();
+        let mut count = 1.0;
+        for vector in self.neighbours.some_prompts(PROMPTS_OF_MEANS) {
+            count += 1.0;
+            for (mean, response) in means.iter_mut().zip(self.irt.responses(&vector)) {
+                *mean += (sigmoid(response.base + response.delta) - *mean) / count;
+            }
+        }
+        means
     }
 
     pub(crate) fn write(&self, writer: &mut Writer) {

@@ -131,6 +131,11 @@ impl Irt {
             .collect()
     }
 
+    /// Every model's probability on the average prompt.
+    pub(crate) fn means(&self) -> Vec<f64> {
+        self.abilities.iter().map(|ability| sigmoid(ability.theta[0])).collect()
+    }
+
     /// Finds where a new model stands from its graded answers (vector of the prompt, score): maximum a posteriori, with
     /// the mean and the spread of the known models as the prior.
     pub(crate) fn locate(&self, graded: &[(Vec<f32>, f64)]) -> Ability {

@@ -33,6 +33,10 @@ impl Knn {
         self.count
     }
 
+    pub(crate) fn means(&self) -> &[f64] {
+        &self.means
+    }
+
     pub(crate) fn write(&self, writer: &mut Writer) {
         writer.size(self.count);
         self.neighbours.write(writer);

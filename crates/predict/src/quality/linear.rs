@@ -58,6 +58,14 @@ impl Linear {
         }
     }
 
+    /// Every model's probability on the average prompt.
+    pub(crate) fn means(&self) -> Vec<f64> {
+        self.weights
+            .chunks_exact(self.weights.len() / self.models)
+            .map(|weights| weights.last().map_or(0.5, |&intercept| sigmoid(intercept)))
+            .collect()
+    }
+
     pub(crate) fn write(&self, writer: &mut Writer) {
         self.scaling.write(writer);
         writer.f64s(&self.weights);

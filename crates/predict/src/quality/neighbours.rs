@@ -88,6 +88,12 @@ impl Neighbours {
         self.models += 1;
     }
 
+    /// About so many of the prompts, evenly over the lists.
+    pub(crate) fn some_prompts(&self, count: usize) -> impl Iterator<Item = Vec<f32>> {
+        let step = self.vectors.rows().div_ceil(count.max(1)).max(1);
+        (0..self.vectors.rows()).step_by(step).map(|row| self.vectors.row(row))
+    }
+
     /// The `count` nearest prompts of the `probes` nearest lists, each with its cosine distance, nearest first.
     fn search(&self, vector: &[f32], count: usize, probes: usize) -> Vec<(f32, u32)> {
         let mut lists: Vec<(f32, usize)> = self
