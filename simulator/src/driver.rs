@@ -27,7 +27,7 @@ const LEAST_SLEEP: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Driver<'a, S> {
     pub(crate) records: &'a [WorkloadRecord],
-    options: &'a SimulationOptions,
+    pub(crate) options: &'a SimulationOptions,
     hop: Duration,
     telemetry_interval: Duration,
     feed: Feed<S>,
@@ -193,7 +193,7 @@ impl<'a, S: Sink> Driver<'a, S> {
                 prompt_tokens: record.prompt_tokens,
                 max_output_tokens: None,
                 streams: true,
-                forecast: None,
+                forecast: self.options.forecast(self.next_arrival),
                 prefix: Prefix {
                     block_tokens: MOONCAKE_BLOCK_TOKENS,
                     blocks: record.prefix_blocks.clone().unwrap_or_default(),
@@ -271,10 +271,14 @@ impl<'a, S: Sink> Driver<'a, S> {
         }
         self.changed = true;
         let record = &self.records[request as usize];
+        let wanted_tokens = self
+            .options
+            .truth(request as usize, &self.instances[instance as usize].spec.model.name)
+            .map_or(record.output_tokens, |answer| answer.output_tokens);
         let site = &mut self.instances[instance as usize];
         // An engine stops an answer at the end of its context.
         let room = site.context_tokens.saturating_sub(record.prompt_tokens);
-        let output_tokens = record.output_tokens.min(room);
+        let output_tokens = wanted_tokens.min(room);
         let blocks = record
             .prefix_blocks
             .as_deref()
@@ -301,7 +305,7 @@ impl<'a, S: Sink> Driver<'a, S> {
             return;
         }
         let state = &mut self.requests[request as usize];
-        state.truncated = output_tokens < record.output_tokens;
+        state.truncated = output_tokens < wanted_tokens;
         state.cached_tokens = cached_tokens;
         self.begin_step(instance);
     }

@@ -5,7 +5,8 @@
 //! [`replay()`] feeds a recorded event log to a fresh scheduler and compares what it answers, byte for byte.
 //!
 //! What is assumed: a request's answer has the length that the trace says, whichever model gives it (the scheduler is
-//! never told); an answer is as good as its model's declared quality. State: each run owns all of its own; the same
+//! never told); an answer is as good as its model's declared quality. Unless requests carry graded prompts: see
+//! [`PromptSet`]. State: each run owns all of its own; the same
 //! inputs give the same bytes. Does not belong here: tokio, services, command lines, policies.
 
 mod driver;
@@ -14,6 +15,7 @@ mod happening;
 mod instance;
 mod options;
 mod prefix;
+mod prompts;
 mod replay;
 mod request;
 mod result;
@@ -22,6 +24,7 @@ mod table;
 mod tests;
 
 pub use options::{SimulationError, SimulationOptions};
+pub use prompts::{Answer, AnsweredPrompt, PromptError, PromptSet, Questions};
 pub use replay::{Difference, ReplayReport, replay};
 pub use result::{EnergyTotals, InstanceResult, ModelShare, Percentiles, PolicyResult, to_json};
 pub use table::render_table;

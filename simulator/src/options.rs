@@ -1,9 +1,14 @@
 //! What a simulation can be told, and why it may not start.
 
+use std::sync::Arc;
+
 use equipoise_config::UnknownPhysics;
 use equipoise_policy::SettingsError;
+use equipoise_predict::Forecast;
 use equipoise_scheduler::Target;
 use equipoise_trace::TraceError;
+
+use crate::{Answer, Questions};
 
 /// Latest arrival, years. The clock counts nanoseconds in 64 bits, 584 years.
 pub(crate) const LONGEST_YEARS: f64 = 250.0;
@@ -23,6 +28,9 @@ pub struct SimulationOptions {
     pub telemetry_interval_s: f64,
     /// Whether engines keep the prompts they have computed; matters for workloads that know their prefix blocks.
     pub prefix_cache: bool,
+    /// What requests ask, with what every model truly makes of it; `None`: the workload's lengths and the models' declared
+    /// qualities are the truth.
+    pub questions: Option<Arc<Questions>>,
 }
 
 impl Default for SimulationOptions {
@@ -34,6 +42,7 @@ impl Default for SimulationOptions {
             hop_s: 1e-3,
             telemetry_interval_s: 0.2,
             prefix_cache: true,
+            questions: None,
         }
     }
 }
@@ -95,6 +104,16 @@ pub enum SimulationError {
 }
 
 impl SimulationOptions {
+    /// What the scheduler is told of a request's prompt.
+    pub(crate) fn forecast(&self, request: usize) -> Option<Forecast> {
+        self.questions.as_ref()?.of(request)?.forecast.clone()
+    }
+
+    /// What `model` truly makes of a request, where requests carry prompts.
+    pub(crate) fn truth(&self, request: usize, model: &str) -> Option<Answer> {
+        self.questions.as_ref()?.answer(request, model)
+    }
+
     /// Checks the figures.
     pub(crate) fn check(&self) -> Result<(), SimulationError> {
         let bounded = |seconds: f64, least: f64| seconds >= least && seconds <= 3600.0;

@@ -32,8 +32,12 @@ pub struct PolicyResult {
     pub queued: u64,
     /// From the start of the workload to the last end, virtual seconds.
     pub duration_s: f64,
-    /// Mean declared quality of the models that answered, over finished requests; `None` where one is not declared.
+    /// Mean quality over finished requests: of the graded answers where requests carry prompts, else the declared quality of
+    /// the models that answered; `None` where one is not declared.
     pub quality_mean: Option<f64>,
+    /// Half the width of that mean's 95 % confidence interval, where it is of graded answers (normal approximation over the
+    /// requests).
+    pub quality_ci95: Option<f64>,
     /// Time to first token, seconds.
     pub ttft_s: Option<Percentiles>,
     /// Time per output token after the first, seconds, over answers of at least two tokens.
@@ -168,11 +172,23 @@ struct Sums {
     cached_prompt_tokens: u64,
     output_tokens: u64,
     quality: Option<f64>,
+    /// Graded answers, and the sum of their squared qualities.
+    graded: (u64, f64),
     usd: Option<f64>,
     ttft_s: Vec<f64>,
     tpot_s: Vec<f64>,
     e2e_s: Vec<f64>,
     models: BTreeMap<String, u64>,
+}
+
+impl Sums {
+    fn quality_ci95(&self) -> Option<f64> {
+        let (graded, squares) = self.graded;
+        let finished = self.finished as f64;
+        let mean = self.quality.filter(|_| graded == self.finished && graded > 1)? / finished;
+        let variance = (squares / finished - mean * mean).max(0.0);
+        Some(1.96 * (variance / finished).sqrt())
+    }
 }
 
 impl PolicyResult {
@@ -211,6 +227,7 @@ impl PolicyResult {
             queued: sums.queued,
             duration_s,
             quality_mean: sums.quality.filter(|_| sums.finished > 0).map(|sum| sum / finished),
+            quality_ci95: sums.quality_ci95(),
             ttft_s: Percentiles::of(sums.ttft_s),
             tpot_s: Percentiles::of(sums.tpot_s),
             e2e_s: Percentiles::of(sums.e2e_s),
@@ -281,7 +298,7 @@ fn sum_requests<S>(driver: &Driver<'_, S>, instances: &mut [InstanceResult]) -> 
     for instance in &driver.instances {
         sums.models.insert(instance.spec.model.name.clone(), 0);
     }
-    for (state, record) in driver.requests.iter().zip(driver.records) {
+    for (request, (state, record)) in driver.requests.iter().zip(driver.records).enumerate() {
         sums.queued += u64::from(state.queued);
         sums.refused += u64::from(state.ending == Ending::Refused);
         let Some(index) = state.instance.map(|index| index as usize) else {
@@ -311,7 +328,13 @@ fn sum_requests<S>(driver: &Driver<'_, S>, instances: &mut [InstanceResult]) -> 
         if let Some(count) = sums.models.get_mut(&model.name) {
             *count += 1;
         }
-        sums.quality = sums.quality.zip(model.quality).map(|(sum, quality)| sum + quality);
+        let truth = driver.options.truth(request, &model.name);
+        if let Some(answer) = truth {
+            sums.graded.0 += 1;
+            sums.graded.1 += answer.quality * answer.quality;
+        }
+        let quality = truth.map_or(model.quality, |answer| Some(answer.quality));
+        sums.quality = sums.quality.zip(quality).map(|(sum, quality)| sum + quality);
         let usd = model
             .price
             .map(|price| price.usd(f64::from(record.prompt_tokens), f64::from(state.generated)));

@@ -229,10 +229,21 @@ fn common_prefix(names: &[&str]) -> usize {
 }
 
 fn footnotes(results: &[PolicyResult]) -> String {
-    let mut text = String::from(
-        "\nQuality: the declared quality of the model that answered, not a judgement of answers. Answers have the trace's length\n\
-         whichever model gives them. Active energy: engine steps; +idle: with the draw between steps. Times from arrival.\n",
-    );
+    let mut text = String::new();
+    match results.iter().filter_map(|result| result.quality_ci95).reduce(f64::max) {
+        Some(half) => {
+            _ = writeln!(
+                text,
+                "\nQuality: mean label of the answers given, ± {half:.3} at most (95 %). Prompts and answers of a graded set, joined\n\
+                 to these arrivals: each model's answer has its own length."
+            );
+        }
+        None => text.push_str(
+            "\nQuality: the declared quality of the model that answered, not a judgement of answers. Answers have the trace's\n\
+             length whichever model gives them.\n",
+        ),
+    }
+    text.push_str("Active energy: engine steps; +idle: with the draw between steps. Times from arrival.\n");
     let refused = |result: &PolicyResult| {
         let reasons = result
             .refusals

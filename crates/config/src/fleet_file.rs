@@ -26,7 +26,8 @@ use table::{FileTable, ModelTable};
 ///   output_usd_per_mtok }`, `mean_output_tokens`; all but the name may be left out;
 /// - `[[pool]]`: `name`, `model`, `gpu`, `tensor_parallel`, and either `count` (emulated or simulated instances) or
 ///   `endpoints` (real ones); `limits = { max_num_seqs, max_num_batched_tokens, block_tokens, num_gpu_blocks }`, `labels`,
-///   `gpus` (the devices of each instance), `service_ms` (an opaque emulated box).
+///   `gpus` (the devices of each instance), `service_ms` (an opaque emulated box), `measured` (a table of measured tiers,
+///   `mlenergy-v2`, in place of the engine model's own speed and energy).
 #[derive(Clone, Copy, Debug)]
 pub struct FleetFile;
 

@@ -1,6 +1,6 @@
 //! A validated fleet.
 
-use equipoise_engine::{EngineLimits, EngineShape, ShapeError, StepModel, gpu, model};
+use equipoise_engine::{EngineLimits, EngineShape, MeasuredError, ShapeError, StepModel, gpu, measured_tier, model};
 use equipoise_fleet::InstanceSpec;
 use equipoise_scheduler::SchedulerConfig;
 
@@ -49,6 +49,14 @@ pub enum UnknownPhysics {
         /// Why.
         source: ShapeError,
     },
+    /// Its tier was not measured.
+    #[error("instance {instance}: {source}; or leave `measured` out for the modelled tier")]
+    Measured {
+        /// Which instance.
+        instance: String,
+        /// What is missing.
+        source: MeasuredError,
+    },
 }
 
 impl DeclaredInstance {
@@ -90,6 +98,13 @@ impl DeclaredInstance {
             tensor_parallel: self.spec.tensor_parallel,
             limits: self.limits(),
         };
-        StepModel::new(&shape).map_err(|source| UnknownPhysics::Shape { instance, source })
+        let built = match &self.spec.measured {
+            None => StepModel::new(&shape),
+            Some(table) => match measured_tier(table, model, gpu, self.spec.tensor_parallel) {
+                Ok(tier) => StepModel::measured(&shape, &tier),
+                Err(source) => return Err(UnknownPhysics::Measured { instance, source }),
+            },
+        };
+        built.map_err(|source| UnknownPhysics::Shape { instance, source })
     }
 }

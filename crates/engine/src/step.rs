@@ -3,12 +3,15 @@
 mod physical;
 #[cfg(test)]
 mod tests;
+mod tier;
 
+use crate::measured::MeasuredTier;
 use crate::shape::{EngineLimits, EngineShape, ShapeError};
 use equipoise_types::{Joules, Watts};
 use physical::Physical;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use tier::Tier;
 
 /// The work of one step, summed over its sequences.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -67,6 +70,7 @@ struct Model {
 enum Kind {
     Fixed { service_seconds: f64 },
     Physical(Box<Physical>),
+    Measured(Box<Tier>),
 }
 
 /// Time slice of an engine with fixed service time: an arrival waits this long at most for a free slot.
@@ -80,6 +84,21 @@ impl StepModel {
     pub fn new(shape: &EngineShape) -> Result<Self, ShapeError> {
         let kv_blocks = shape.kv_blocks()?;
         let kind = Kind::Physical(Box::new(Physical::new(shape)));
+        Ok(Self(Arc::new(Model {
+            limits: shape.limits,
+            kv_blocks,
+            kind,
+        })))
+    }
+
+    /// The model of a shape whose steps were measured; what the rows do not tell (prompts, long contexts, memory) is the
+    /// shape's own.
+    ///
+    /// # Errors
+    /// When the shape cannot run.
+    pub fn measured(shape: &EngineShape, tier: &MeasuredTier) -> Result<Self, ShapeError> {
+        let kv_blocks = shape.kv_blocks()?;
+        let kind = Kind::Measured(Box::new(Tier::new(Physical::new(shape), tier)));
         Ok(Self(Arc::new(Model {
             limits: shape.limits,
             kv_blocks,
@@ -116,7 +135,7 @@ impl StepModel {
     pub fn fixed_seconds(&self) -> Option<f64> {
         match self.0.kind {
             Kind::Fixed { service_seconds } => Some(service_seconds),
-            Kind::Physical(_) => None,
+            Kind::Physical(_) | Kind::Measured(_) => None,
         }
     }
 
@@ -132,6 +151,7 @@ impl StepModel {
         match &self.0.kind {
             Kind::Fixed { .. } => u32::MAX,
             Kind::Physical(physical) => physical.context_tokens,
+            Kind::Measured(tier) => tier.roofline.context_tokens,
         }
     }
 
@@ -141,6 +161,7 @@ impl StepModel {
         match &self.0.kind {
             Kind::Fixed { .. } => Watts(0.0),
             Kind::Physical(physical) => physical.idle_watts,
+            Kind::Measured(tier) => tier.roofline.idle_watts,
         }
     }
 
@@ -165,6 +186,7 @@ impl StepModel {
                 ..StepCost::default()
             },
             Kind::Physical(physical) => physical.cost(work),
+            Kind::Measured(tier) => tier.cost(work),
         }
     }
 
@@ -175,10 +197,17 @@ impl StepModel {
         match &self.0.kind {
             Kind::Fixed { service_seconds } => *service_seconds,
             Kind::Physical(physical) => {
-                let chunk = self.0.limits.max_num_batched_tokens.saturating_sub(decode_seqs).max(1);
-                physical.prefill_seconds(tokens, prefix, chunk, decode_seqs, kv_tokens)
+                physical.prefill_seconds(tokens, prefix, self.chunk(decode_seqs), decode_seqs, kv_tokens)
+            }
+            Kind::Measured(tier) => {
+                tier.prefill_seconds(tokens, prefix, self.chunk(decode_seqs), decode_seqs, kv_tokens)
             }
         }
+    }
+
+    /// Prompt tokens that a step takes beside so many that decode.
+    fn chunk(&self, decode_seqs: u32) -> u32 {
+        self.0.limits.max_num_batched_tokens.saturating_sub(decode_seqs).max(1)
     }
 
     /// Time of a step that decodes one token for each of `seqs` sequences with `kv_tokens` of context in all, seconds. Zero
@@ -188,6 +217,11 @@ impl StepModel {
         match &self.0.kind {
             Kind::Fixed { .. } => 0.0,
             Kind::Physical(physical) => physical.seconds(&StepWork {
+                decode_seqs: seqs,
+                kv_tokens,
+                ..StepWork::default()
+            }),
+            Kind::Measured(tier) => tier.seconds(&StepWork {
                 decode_seqs: seqs,
                 kv_tokens,
                 ..StepWork::default()
@@ -202,6 +236,7 @@ impl StepModel {
         match &self.0.kind {
             Kind::Fixed { .. } => EnergyTerms::default(),
             Kind::Physical(physical) => physical.energy_terms(self.0.limits.max_num_seqs.min(64)),
+            Kind::Measured(tier) => tier.energy_terms(self.0.limits.max_num_seqs.min(64)),
         }
     }
 }

@@ -27,6 +27,9 @@ pub struct InstanceSpec {
     pub gpus: Vec<String>,
     /// True where the engine is the emulator, which meters its own modelled energy.
     pub emulated: bool,
+    /// Table of measured tiers that its speed and energy come from; `None`: the roofline's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<String>,
 }
 
 /// What is declared of a served model.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use equipoise_engine::{EngineLimits, EngineShape, StepModel, gpu, model};
+use equipoise_engine::{EngineLimits, EngineShape, StepModel, gpu, measured_tier, model};
 use equipoise_estimate::{InstanceEstimator, InstanceLoad, LengthPredictor, Observation, Prediction, QualityPredictor};
 use equipoise_types::{InstanceId, ModelId, RequestId, Timestamp};
 use indexmap::IndexMap;
@@ -43,7 +43,7 @@ pub enum FleetError {
 }
 
 /// Model, GPU, parallelism and limits: what the physics of an instance depends on.
-type Tier = (String, String, u32, [Option<u32>; 4]);
+type Tier = (String, String, u32, [Option<u32>; 4], Option<String>);
 
 /// All state about instances. Owned by the scheduler.
 #[derive(Clone, Debug, Default)]
@@ -154,7 +154,13 @@ impl Fleet {
             num_gpu_blocks,
         } = spec.limits;
         let limits = [max_num_seqs, max_num_batched_tokens, block_tokens, num_gpu_blocks];
-        let tier = (architecture, gpu_name, spec.tensor_parallel, limits);
+        let tier = (
+            architecture,
+            gpu_name,
+            spec.tensor_parallel,
+            limits,
+            spec.measured.clone(),
+        );
         let physics = self.physics.entry(tier).or_insert_with_key(step_model);
         Some(physics.clone())
     }
@@ -361,7 +367,7 @@ impl Fleet {
     }
 }
 
-fn step_model((architecture, gpu_name, tensor_parallel, limits): &Tier) -> Result<StepModel, String> {
+fn step_model((architecture, gpu_name, tensor_parallel, limits, measured): &Tier) -> Result<StepModel, String> {
     let model = model(architecture).ok_or_else(|| format!("the engine catalogue has no model `{architecture}`"))?;
     let gpu = gpu(gpu_name).ok_or_else(|| format!("the engine catalogue has no GPU `{gpu_name}`"))?;
     let default = EngineLimits::default();
@@ -378,7 +384,11 @@ fn step_model((architecture, gpu_name, tensor_parallel, limits): &Tier) -> Resul
         tensor_parallel: *tensor_parallel,
         limits,
     };
-    StepModel::new(&shape).map_err(|error| error.to_string())
+    let Some(table) = measured else {
+        return StepModel::new(&shape).map_err(|error| error.to_string());
+    };
+    let tier = measured_tier(table, model, gpu, *tensor_parallel).map_err(|error| error.to_string())?;
+    StepModel::measured(&shape, &tier).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -217,6 +217,7 @@ mod tests {
         instance.tier = Some(equipoise_proto::v1::Tier {
             gpu: "H100".to_owned(),
             tensor_parallel: 0,
+            measured: String::new(),
         });
         let twice = vec![instance.clone(), instance.clone()];
         let request = |instances| RegisterRequest {

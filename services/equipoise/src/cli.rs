@@ -177,6 +177,13 @@ pub(crate) struct Simulate {
     /// Requests per second of the generated trace.
     #[arg(long, default_value_t = 5.0)]
     pub(crate) rate: f64,
+    /// Let every request ask a held-out prompt of this graded set, in seeded order: its length, the embedded predictor's
+    /// forecast, and as truth each model's own answer. The models' names must be in the set.
+    #[arg(long, value_enum, requires = "data")]
+    pub(crate) prompts: Option<Prompts>,
+    /// The folder that holds `quality/`, for --prompts.
+    #[arg(long, value_name = "DIR", env = "EQUIPOISE_DATA")]
+    pub(crate) data: Option<PathBuf>,
     /// Also write the results here as JSON; `-` for standard output instead of the table.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -186,6 +193,13 @@ pub(crate) struct Simulate {
     /// Count malformed trace lines and go on, rather than stop at the first.
     #[arg(long)]
     pub(crate) skip_malformed: bool,
+}
+
+/// Graded prompts that requests can ask.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Prompts {
+    /// ZeroEval: mathematics and code reasoning, 21 open models.
+    Zeroeval,
 }
 
 #[derive(Debug, Args)]

@@ -22,6 +22,7 @@ pub(crate) fn on_the_wire(spec: &InstanceSpec, endpoint: String, emulated: bool)
         tier: Some(v1::Tier {
             gpu: spec.gpu.clone().unwrap_or_default(),
             tensor_parallel: spec.tensor_parallel,
+            measured: spec.measured.clone().unwrap_or_default(),
         }),
         endpoint,
         limits: Some(v1::EngineLimits {

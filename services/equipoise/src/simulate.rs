@@ -1,12 +1,18 @@
 //! `equipoise simulate`.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use equipoise_simulator::{SimulationOptions, render_table, simulate, simulate_recorded, to_json};
+use equipoise_config::FleetConfig;
+use equipoise_predict::Predictor;
+use equipoise_simulator::{
+    PromptSet, Questions, SimulationOptions, render_table, simulate, simulate_recorded, to_json,
+};
 use equipoise_trace::{Malformed, ReadOptions, Workload, WorkloadGenerator};
 
 use crate::terminal::{complain, say};
@@ -14,11 +20,16 @@ use crate::{cli, scheduling};
 
 pub(crate) fn run(options: &cli::Simulate) -> anyhow::Result<ExitCode> {
     let fleet = scheduling::fleet(options.fleet.as_deref())?;
-    let workload = workload(options)?;
+    let mut workload = workload(options)?;
     for note in &workload.notes {
         complain(&format!("note: {note}"));
     }
+    let questions = questions(options, &fleet, workload.records.len())?;
+    if let Some(questions) = &questions {
+        questions.put_into(&mut workload.records);
+    }
     let simulation = SimulationOptions {
+        questions: questions.map(Arc::new),
         policies: options.policy.clone(),
         seed: options.seed,
         ..SimulationOptions::default()
@@ -45,6 +56,18 @@ pub(crate) fn run(options: &cli::Simulate) -> anyhow::Result<ExitCode> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A graded prompt for each request, if asked for.
+fn questions(options: &cli::Simulate, fleet: &FleetConfig, requests: usize) -> anyhow::Result<Option<Questions>> {
+    let (Some(cli::Prompts::Zeroeval), Some(data)) = (options.prompts, &options.data) else {
+        return Ok(None);
+    };
+    let models: BTreeSet<String> = fleet.instances.iter().map(|one| one.spec.model.name.clone()).collect();
+    let models: Vec<String> = models.into_iter().collect();
+    let set = PromptSet::zero_eval(data, &models, Some(&Predictor::embedded()?))
+        .with_context(|| format!("--prompts zeroeval with the data folder {}", data.display()))?;
+    Ok(Some(set.ask(requests, options.seed)))
 }
 
 fn workload(options: &cli::Simulate) -> anyhow::Result<Workload> {

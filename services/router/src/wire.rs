@@ -45,6 +45,7 @@ pub(crate) fn spec(instance: v1::Instance) -> InstanceSpec {
         labels: instance.labels.into_iter().collect::<BTreeMap<_, _>>(),
         gpus: instance.gpus,
         emulated: instance.emulated,
+        measured: some_text(tier.measured),
     }
 }
 

@@ -89,6 +89,7 @@ fn expand(source: &Source<'_>, pool: &PoolTable, profile: &ModelProfile) -> Resu
     let gpu_name = gpu_name(source, pool)?;
     let service_s = service_s(source, pool)?;
     let emulated = pool.count.is_some();
+    let measured = pool.measured.as_ref().map(|name| name.get_ref().clone());
 
     let mut instances: Vec<DeclaredInstance> = places
         .into_iter()
@@ -106,6 +107,7 @@ fn expand(source: &Source<'_>, pool: &PoolTable, profile: &ModelProfile) -> Resu
                 labels: pool.labels.clone(),
                 gpus,
                 emulated,
+                measured: measured.clone(),
             },
             service_s,
         })

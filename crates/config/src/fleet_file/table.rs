@@ -49,6 +49,7 @@ pub(super) struct PoolTable {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) gpus: Option<Spanned<Vec<Vec<String>>>>,
     pub(super) service_ms: Option<Spanned<f64>>,
+    pub(super) measured: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]

@@ -18,6 +18,7 @@ fn spec(name: &str, model: &str) -> InstanceSpec {
         labels: BTreeMap::new(),
         gpus: Vec::new(),
         emulated: false,
+        measured: None,
     }
 }
 

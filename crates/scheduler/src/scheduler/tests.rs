@@ -25,6 +25,7 @@ fn spec(name: &str, model: &str, slots: u32, context_tokens: Option<u32>) -> Ins
         labels: BTreeMap::new(),
         gpus: Vec::new(),
         emulated: false,
+        measured: None,
     }
 }
 

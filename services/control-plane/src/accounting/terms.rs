@@ -1,7 +1,7 @@
 //! What a step costs on an instance, for the split of its energy.
 
 use equipoise_energy::StepTerms;
-use equipoise_engine::{EngineLimits, EngineShape, StepModel, gpu, model};
+use equipoise_engine::{EngineLimits, EngineShape, StepModel, gpu, measured_tier, model};
 use equipoise_proto::v1::Instance;
 
 /// What the split assumes of an instance whose architecture or GPU is not in the catalogue: the shares of a 7-billion
@@ -20,6 +20,7 @@ pub(super) struct Shape {
     architecture: String,
     gpu: String,
     tensor_parallel: u32,
+    measured: String,
     max_num_seqs: Option<u32>,
     max_num_batched_tokens: Option<u32>,
 }
@@ -36,6 +37,7 @@ impl Shape {
                 .unwrap_or_default(),
             gpu: tier.gpu,
             tensor_parallel: tier.tensor_parallel.max(1),
+            measured: tier.measured,
             max_num_seqs: limits.max_num_seqs,
             max_num_batched_tokens: limits.max_num_batched_tokens,
         }
@@ -53,12 +55,17 @@ pub(super) fn terms_of(shape: &Shape) -> StepTerms {
         max_num_batched_tokens: shape.max_num_batched_tokens.unwrap_or(usual.max_num_batched_tokens),
         ..usual
     };
-    match StepModel::new(&EngineShape {
+    let engine = EngineShape {
         gpu,
         model,
         tensor_parallel: shape.tensor_parallel,
         limits,
-    }) {
+    };
+    let built = match measured_tier(&shape.measured, model, gpu, shape.tensor_parallel) {
+        Ok(tier) => StepModel::measured(&engine, &tier),
+        Err(_) => StepModel::new(&engine),
+    };
+    match built {
         Ok(step) => {
             let terms = step.energy_terms();
             StepTerms {

@@ -22,6 +22,7 @@ fn instance(name: &str) -> Instance {
         tier: Some(Tier {
             gpu: "H100".to_owned(),
             tensor_parallel: 1,
+            measured: String::new(),
         }),
         ..Instance::default()
     }

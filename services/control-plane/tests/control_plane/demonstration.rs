@@ -62,6 +62,7 @@ impl Engine {
             tier: Some(Tier {
                 gpu: self.gpu.to_owned(),
                 tensor_parallel: self.gpus,
+                measured: String::new(),
             }),
             limits: Some(EngineLimits {
                 max_num_seqs: Some(32),

@@ -61,6 +61,7 @@ pub(crate) fn instance(name: &str, pool: &str) -> Instance {
         tier: Some(Tier {
             gpu: "A100-80G".to_owned(),
             tensor_parallel: 1,
+            measured: String::new(),
         }),
         endpoint: "http://127.0.0.1:8000".to_owned(),
         ..Instance::default()
