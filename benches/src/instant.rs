@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// A chat completion of about 450 bytes, the size the peers were measured with.
-const ANSWER: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1790000000,"model":"bench","choices":[{"index":0,"message":{"role":"assistant","content":"The scales come to rest when what lies on the one side weighs as much as what lies on the other, and not before; this is what the name of the project says."},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":50,"completion_tokens":36,"total_tokens":86},"system_fingerprint":"instant"}"#;
+pub const ANSWER: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1790000000,"model":"bench","choices":[{"index":0,"message":{"role":"assistant","content":"The scales come to rest when what lies on the one side weighs as much as what lies on the other, and not before; this is what the name of the project says."},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":50,"completion_tokens":36,"total_tokens":86},"system_fingerprint":"instant"}"#;
 
 /// Listens on a free port of the loopback interface until dropped. It shows health but no metrics.
 #[derive(Debug)]

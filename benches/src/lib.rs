@@ -17,7 +17,7 @@ mod table;
 pub use busy::BusyScheduler;
 pub use fleet::{LocalFleet, OpaqueBox, instance};
 pub use http_client::{Http, chat_body, http_client, post};
-pub use instant::InstantEngine;
+pub use instant::{ANSWER, InstantEngine};
 pub use latencies::Latencies;
 pub use load::{Arrivals, Load, LoadReport};
 pub use table::{say, table};

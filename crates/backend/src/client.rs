@@ -1,20 +1,23 @@
 //! The client of one engine: a pool of HTTP/1.1 connections, proxying and probes.
 
+use crate::connection::{Connection, EngineBody, NotAnswered};
+use crate::pool::Pool;
 use crate::{BackendError, Endpoint, EngineMetrics, strip_hop_by_hop};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
+use socket2::{SockRef, TcpKeepalive};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout_at;
+use tokio::net::TcpStream;
+use tokio::time::{timeout, timeout_at};
+
+/// Finds a peer that vanished without a FIN while a long answer is awaited.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Any error that a request's body may end with.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -81,7 +84,7 @@ pub struct EngineClient {
 struct Inner {
     endpoint: Endpoint,
     name: String,
-    http: Client<HttpConnector, BoxBody>,
+    pool: Arc<Pool>,
     config: EngineClientConfig,
 }
 
@@ -92,24 +95,13 @@ impl EngineClient {
     /// [`BackendError::Endpoint`] if the URL is unusable.
     pub fn new(endpoint: &str, config: EngineClientConfig) -> Result<Self, BackendError> {
         let endpoint = Endpoint::parse(endpoint)?;
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(config.connect_timeout));
-        // Finds a peer that vanished without a FIN while a long answer is awaited.
-        connector.set_keepalive(Some(Duration::from_secs(15)));
-        let http = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(config.pool_idle_timeout)
-            .pool_max_idle_per_host(config.pool_max_idle)
-            // A request that found its pooled connection closed before a byte was written goes out again on another.
-            .retry_canceled_requests(true)
-            .build(connector);
+        let pool = Pool::new(config.pool_idle_timeout, config.pool_max_idle);
         let name = endpoint.to_string();
         Ok(Self {
             inner: Arc::new(Inner {
                 endpoint,
                 name,
-                http,
+                pool,
                 config,
             }),
         })
@@ -128,7 +120,7 @@ impl EngineClient {
     /// # Errors
     /// Every error is before the response ([`BackendError::before_response`]); later ones come from the body, see
     /// [`Self::body_error`]. A status of the engine, whatever it is, is no error here.
-    pub async fn send(&self, request: Request<BoxBody>) -> Result<Response<Incoming>, BackendError> {
+    pub async fn send(&self, request: Request<BoxBody>) -> Result<Response<EngineBody>, BackendError> {
         let deadline = tokio::time::Instant::now() + self.inner.config.response_head_timeout;
         self.send_until(request, deadline, self.inner.config.response_head_timeout)
             .await
@@ -139,18 +131,17 @@ impl EngineClient {
         mut request: Request<BoxBody>,
         deadline: tokio::time::Instant,
         allowed: Duration,
-    ) -> Result<Response<Incoming>, BackendError> {
+    ) -> Result<Response<EngineBody>, BackendError> {
         let path = request.uri().path().to_owned();
-        *request.uri_mut() = self.inner.endpoint.uri(request.uri().path_and_query())?;
+        *request.uri_mut() = self.inner.endpoint.target(request.uri().path_and_query())?;
         *request.version_mut() = http::Version::HTTP_11;
         request.extensions_mut().clear();
         strip_hop_by_hop(request.headers_mut());
         request
             .headers_mut()
             .insert(header::HOST, self.inner.endpoint.host_header().clone());
-        match timeout_at(deadline, self.inner.http.request(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(self.classify(path, error)),
+        match timeout_at(deadline, self.exchange(request, &path)).await {
+            Ok(answered) => answered,
             Err(_) => Err(BackendError::Timeout {
                 endpoint: self.endpoint().to_owned(),
                 path,
@@ -159,30 +150,62 @@ impl EngineClient {
         }
     }
 
-    fn classify(&self, path: String, error: hyper_util::client::legacy::Error) -> BackendError {
-        let endpoint = self.endpoint().to_owned();
-        if error.is_connect() {
-            return BackendError::Connect {
-                endpoint,
-                source: error.into(),
+    /// On a kept connection, or on a new one. A request that found a kept connection closed before a byte was written
+    /// goes out again on the next.
+    async fn exchange(&self, mut request: Request<BoxBody>, path: &str) -> Result<Response<EngineBody>, BackendError> {
+        loop {
+            let kept = self.inner.pool.take();
+            let is_new = kept.is_none();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.connect().await?,
             };
+            match connection.exchange(request).await {
+                Ok(response) => {
+                    let (head, incoming) = response.into_parts();
+                    let body = EngineBody::new(incoming, connection, Arc::clone(&self.inner.pool));
+                    return Ok(Response::from_parts(head, body));
+                }
+                Err(NotAnswered {
+                    unsent: Some(unsent), ..
+                }) if !is_new => request = unsent,
+                Err(failed) => return Err(self.classify(path, failed.error)),
+            }
         }
-        let cause = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
+    }
+
+    async fn connect(&self) -> Result<Connection, BackendError> {
+        let failed = |source: BoxError| BackendError::Connect {
+            endpoint: self.endpoint().to_owned(),
+            source,
+        };
+        let connecting = TcpStream::connect(self.inner.endpoint.address());
+        let socket = match timeout(self.inner.config.connect_timeout, connecting).await {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(error)) => return Err(failed(error.into())),
+            Err(_) => {
+                return Err(failed(
+                    format!("nothing came back within {:?}", self.inner.config.connect_timeout).into(),
+                ));
+            }
+        };
+        let options = SockRef::from(&socket);
+        // Tokens must not wait for the one before to be acknowledged.
+        let set = options
+            .set_tcp_nodelay(true)
+            .and_then(|()| options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE)));
+        set.map_err(|error| failed(error.into()))?;
+        Connection::over(socket).await.map_err(|error| failed(error.into()))
+    }
+
+    fn classify(&self, path: &str, error: hyper::Error) -> BackendError {
+        let (endpoint, path) = (self.endpoint().to_owned(), path.to_owned());
+        let source: BoxError = error.into();
+        let cause = source.downcast_ref::<hyper::Error>();
         match cause {
-            Some(cause) if cause.is_user() => BackendError::RequestBody {
-                endpoint,
-                source: error.into(),
-            },
-            Some(cause) if cause.is_parse() => BackendError::Protocol {
-                endpoint,
-                path,
-                source: error.into(),
-            },
-            _ => BackendError::Closed {
-                endpoint,
-                path,
-                source: error.into(),
-            },
+            Some(cause) if cause.is_user() => BackendError::RequestBody { endpoint, source },
+            Some(cause) if cause.is_parse() => BackendError::Protocol { endpoint, path, source },
+            _ => BackendError::Closed { endpoint, path, source },
         }
     }
 

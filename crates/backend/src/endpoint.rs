@@ -2,7 +2,7 @@
 
 use crate::BackendError;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::uri::{Authority, PathAndQuery, Uri};
 use std::fmt;
 
 /// The base URL of an engine, checked: plain HTTP, a host, maybe a port and a path that goes before every request's.
@@ -59,11 +59,19 @@ impl Endpoint {
         &self.host
     }
 
-    /// The absolute URI of `path` (path and query, beginning with a slash) at this engine.
+    /// Host and port to connect to.
+    #[must_use]
+    pub fn address(&self) -> (&str, u16) {
+        // An IPv6 address stands in brackets in a URL, and without them everywhere else.
+        let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
+        (host, self.authority.port_u16().unwrap_or(80))
+    }
+
+    /// What stands in the first line of a request for `path` (path and query, beginning with a slash) at this engine.
     ///
     /// # Errors
     /// [`BackendError::Endpoint`] if base and path do not make a URI.
-    pub fn uri(&self, path: Option<&PathAndQuery>) -> Result<Uri, BackendError> {
+    pub fn target(&self, path: Option<&PathAndQuery>) -> Result<Uri, BackendError> {
         let path = match (path, self.base_path.is_empty()) {
             (Some(path), true) => path.clone(),
             (path, _) => {
@@ -73,12 +81,7 @@ impl Endpoint {
                     .map_err(|error: http::uri::InvalidUri| self.unusable(&error.to_string()))?
             }
         };
-        Uri::builder()
-            .scheme(Scheme::HTTP)
-            .authority(self.authority.clone())
-            .path_and_query(path)
-            .build()
-            .map_err(|error| self.unusable(&error.to_string()))
+        Ok(path.into())
     }
 
     fn unusable(&self, reason: &str) -> BackendError {
@@ -129,14 +132,13 @@ mod tests {
     fn a_base_path_goes_before_every_path() {
         let endpoint = Endpoint::parse("http://[::1]:8000/engines/a/").expect("usable");
         let path = PathAndQuery::from_static("/v1/models?x=1");
-        assert_eq!(
-            endpoint.uri(Some(&path)).expect("joins"),
-            "http://[::1]:8000/engines/a/v1/models?x=1"
-        );
+        assert_eq!(endpoint.target(Some(&path)).expect("joins"), "/engines/a/v1/models?x=1");
         assert_eq!(endpoint.host_header(), "[::1]:8000");
+        assert_eq!(endpoint.address(), ("::1", 8000));
         let root = Endpoint::parse("http://engine").expect("usable");
-        assert_eq!(root.uri(Some(&path)).expect("joins"), "http://engine/v1/models?x=1");
-        assert_eq!(root.uri(None).expect("joins"), "http://engine/");
+        assert_eq!(root.target(Some(&path)).expect("joins"), "/v1/models?x=1");
+        assert_eq!(root.target(None).expect("joins"), "/");
+        assert_eq!(root.address(), ("engine", 80));
     }
 
     #[test]

@@ -5,11 +5,14 @@
 //! Does not belong here: choosing an engine, retry policy (errors only say what a retry would cost), OpenAI's types.
 
 mod client;
+mod connection;
 mod endpoint;
 mod error;
 pub mod metrics;
+mod pool;
 
 pub use client::{BoxBody, BoxError, EngineClient, EngineClientConfig, ServedModel, empty_body, full_body};
+pub use connection::EngineBody;
 pub use endpoint::{Endpoint, strip_hop_by_hop};
 pub use error::{BackendError, Retry};
 pub use metrics::EngineMetrics;

@@ -117,13 +117,32 @@ async fn connections_are_kept_and_used_again() {
     let client = client(&endpoint);
     for _ in 0..5 {
         client.get("/health", LONG).await.expect("answered");
-        // The connection returns to the pool from a task of its own.
-        tokio::task::yield_now().await;
     }
-    assert!(
-        connections.load(Ordering::SeqCst) <= 2,
-        "five requests, {connections:?} connections"
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn what_idles_for_long_is_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let config = EngineClientConfig {
+        pool_idle_timeout: Duration::from_millis(20),
+        ..EngineClientConfig::default()
+    };
+    let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
+    let client = EngineClient::new(&endpoint, config).expect("usable");
+    let (mut stream, answer) = tokio::join!(
+        async {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            read_request(&mut stream).await.expect("a request");
+            stream.write_all(ok("x").as_bytes()).await.expect("written");
+            stream
+        },
+        client.get("/health", LONG)
     );
+    answer.expect("answered");
+    let mut rest = [0; 1];
+    let end = tokio::time::timeout(LONG, stream.read(&mut rest)).await.expect("closed");
+    assert!(matches!(end, Ok(0)), "{end:?}");
 }
 
 #[tokio::test]

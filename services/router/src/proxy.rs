@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use equipoise_backend::{BackendError, Retry, full_body};
+use equipoise_backend::{BackendError, EngineBody, Retry, full_body};
 use equipoise_openai::{Endpoint, ErrorResponse, RequestHead, Usage, with_model, with_stream_usage};
 use equipoise_policy::{Request, Target};
 use equipoise_scheduler::{Dispatch, Event, Failure, TokenUsage};
@@ -290,7 +290,7 @@ enum Content {
     /// In one piece.
     Whole(Bytes),
     /// A stream, with the first chunk of it.
-    Stream(Bytes, Incoming),
+    Stream(Bytes, Box<EngineBody>),
 }
 
 /// Headers that concern the router, not the engine.
@@ -368,7 +368,7 @@ fn verdict_on(status: StatusCode) -> Option<Failure> {
 
 /// Waits for the whole answer, or for the first chunk of a stream: until then nothing was shown to the client, and a
 /// failure can go elsewhere.
-async fn receive(engine: Arc<Engine>, response: http::Response<Incoming>) -> Sent {
+async fn receive(engine: Arc<Engine>, response: http::Response<EngineBody>) -> Sent {
     let (head, mut body) = response.into_parts();
     let kind = head.headers.get(header::CONTENT_TYPE);
     let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
@@ -382,7 +382,7 @@ async fn receive(engine: Arc<Engine>, response: http::Response<Incoming>) -> Sen
                 return Sent::Answered(Answer {
                     engine,
                     head,
-                    content: Content::Stream(first, body),
+                    content: Content::Stream(first, Box::new(body)),
                 });
             }
             Some(Err(problem)) => problem.to_string(),

@@ -6,11 +6,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use equipoise_backend::BoxError;
+use equipoise_backend::{BoxError, EngineBody};
 use equipoise_openai::{ChunkSummary, ErrorResponse, SseParser, Usage};
 use equipoise_scheduler::Event;
 use equipoise_types::Timestamp;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
 use crate::activity::Running;
@@ -26,7 +26,7 @@ const ENGINE_STALL_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) struct RelayBody {
     /// The chunk that was waited for before the head went out.
     first: Option<Bytes>,
-    upstream: Incoming,
+    upstream: Box<EngineBody>,
     ticket: Ticket,
     running: Option<Arc<Running>>,
     parser: SseParser,
@@ -53,7 +53,7 @@ struct Seen {
 impl RelayBody {
     pub(crate) fn new(
         first: Bytes,
-        upstream: Incoming,
+        upstream: Box<EngineBody>,
         ticket: Ticket,
         running: Option<Arc<Running>>,
         hide_usage: bool,
