@@ -3,6 +3,8 @@
 use equipoise_policy::{PolicySettings, SettingsError};
 use serde::{Deserialize, Serialize};
 
+use crate::ExplorationSettings;
+
 /// Settings of one scheduler. Absent fields keep their defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,6 +25,10 @@ pub struct SchedulerConfig {
     pub attempts_max: u32,
     /// Telemetry older than this says nothing about load any more, seconds.
     pub telemetry_stale_s: f64,
+    /// Outcomes of a model that are remembered, about: fewer follow a change sooner, more are steadier. 10 at least.
+    pub feedback_memory: f64,
+    /// Whether some requests go elsewhere to learn about models. Off by default.
+    pub exploration: ExplorationSettings,
 }
 
 impl Default for SchedulerConfig {
@@ -36,6 +42,8 @@ impl Default for SchedulerConfig {
             late_binding: true,
             attempts_max: 3,
             telemetry_stale_s: 5.0,
+            feedback_memory: 100.0,
+            exploration: ExplorationSettings::default(),
         }
     }
 }
@@ -60,6 +68,16 @@ impl SchedulerConfig {
                     most: DAY_S,
                 });
             }
+        }
+        self.exploration.validate()?;
+        let (least, most) = (10.0, 1e6);
+        if !(least..=most).contains(&self.feedback_memory) {
+            return Err(SettingsError::Range {
+                name: "feedback_memory",
+                value: self.feedback_memory,
+                least,
+                most,
+            });
         }
         if self.attempts_max == 0 || self.attempts_max > 100 {
             let value = f64::from(self.attempts_max);
@@ -89,6 +107,9 @@ mod tests {
         assert!(check(|config| config.queue_timeout_s = -5.0).is_err());
         assert!(check(|config| config.queue_timeout_s = f64::NAN).is_err());
         assert!(check(|config| config.telemetry_stale_s = 0.0).is_err());
+        assert!(check(|config| config.feedback_memory = 1.0).is_err());
+        assert!(check(|config| config.exploration.share = 1.1).is_err());
+        assert!(check(|config| config.exploration.budget_per_hour = f64::NAN).is_err());
         let error = check(|config| config.attempts_max = 0).expect_err("nonsense");
         assert_eq!(error.to_string(), "`attempts_max` is 0; it must be from 1 to 100");
     }

@@ -50,6 +50,13 @@ pub enum Event {
     },
     /// The fleet changed, or was observed.
     Fleet(FleetDelta),
+    /// Somebody says how good the answer to a decision was. Once for each; what comes too late changes nothing.
+    Feedback {
+        /// Which decision.
+        decision: DecisionId,
+        /// [0, 1]: 0 bad, 1 good.
+        score: f64,
+    },
     /// The time of `next_wakeup` has come.
     Timer,
 }
@@ -115,6 +122,10 @@ pub struct Dispatch {
     pub score: Option<f64>,
     /// Seconds it waited at the router.
     pub waited_s: f64,
+    /// True where it went elsewhere than the policy had chosen, to learn about a model; see
+    /// [`ExplorationSettings`](crate::ExplorationSettings).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub explored: bool,
 }
 
 /// Why a request is not served. Its text names the place and the mend.

@@ -21,6 +21,8 @@ pub struct Explanation {
     pub at: Timestamp,
     /// Where it went.
     pub chosen: InstanceId,
+    /// It went there to learn about the model, not because the policy had chosen it.
+    pub explored: bool,
     /// Who passed the hard constraints, in order of their ids, with the policy's score where it is absolute.
     pub candidates: Vec<(Candidate, Option<f64>)>,
     /// Who did not, and the first constraint that stood against it.
@@ -50,6 +52,7 @@ impl Explanations {
             request: RequestId(0),
             at: Timestamp::ZERO,
             chosen: InstanceId(0),
+            explored: false,
             candidates: Vec::new(),
             ruled_out: Vec::new(),
         });

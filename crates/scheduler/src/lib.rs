@@ -8,6 +8,8 @@
 mod config;
 mod event;
 mod explanation;
+mod exploration;
+mod outcome;
 mod placement;
 mod queue;
 mod scheduler;
@@ -16,4 +18,6 @@ pub use config::SchedulerConfig;
 pub use equipoise_policy::{Prefix, Request, Target, Weights, Wishes};
 pub use event::{Action, Dispatch, Event, Failure, Refusal, TokenUsage};
 pub use explanation::Explanation;
+pub use exploration::ExplorationSettings;
+pub use outcome::{FeedbackError, Judgement};
 pub use scheduler::Scheduler;

@@ -8,9 +8,11 @@ use equipoise_types::{DecisionId, InstanceId, RandomStream, RequestId, Timestamp
 use indexmap::IndexMap;
 
 use crate::explanation::Explanations;
+use crate::exploration::Exploration;
+use crate::outcome::Outcomes;
 use crate::placement::{Decision, Placement};
 use crate::queue::{Pending, Place, Queue};
-use crate::{Action, Dispatch, Event, Failure, Refusal, SchedulerConfig};
+use crate::{Action, Dispatch, Event, Failure, FeedbackError, Judgement, Refusal, SchedulerConfig};
 
 /// While requests wait, they are looked at again at least this often: room may come from another router's request.
 const QUEUE_POLL: Duration = Duration::from_millis(20);
@@ -38,6 +40,10 @@ pub struct Scheduler {
     candidates: Vec<Candidate>,
     ruled_out: Vec<(InstanceId, Constraint)>,
     explanations: Explanations,
+    exploration: Exploration,
+    outcomes: Outcomes,
+    last_feedback: Option<Result<Judgement, FeedbackError>>,
+    regret: f64,
 }
 
 impl Scheduler {
@@ -50,7 +56,9 @@ impl Scheduler {
         let policy = by_name(&config.policy, &config.settings)?;
         let random = RandomStream::new(config.seed).derive("policy");
         let fleet = Fleet::new(config.telemetry_stale_s);
+        let exploring = RandomStream::new(config.seed).derive("exploration");
         Ok(Self {
+            exploration: Exploration::new(config.exploration, exploring),
             config,
             policy,
             fleet,
@@ -65,6 +73,9 @@ impl Scheduler {
             candidates: Vec::new(),
             ruled_out: Vec::new(),
             explanations: Explanations::default(),
+            outcomes: Outcomes::default(),
+            last_feedback: None,
+            regret: 0.0,
         })
     }
 
@@ -128,6 +139,7 @@ impl Scheduler {
                     self.serve_queue(now, actions);
                 }
             }
+            Event::Feedback { decision, score } => self.last_feedback = Some(self.feedback(now, decision, score)),
             Event::Timer => {}
         }
         if self.batch_due.is_some_and(|due| due <= now) {
@@ -246,6 +258,18 @@ impl Scheduler {
         actions: &mut Vec<Action>,
     ) {
         let request = &pending.request;
+        // A second try is no time for experiments.
+        let explored = if pending.tried.is_empty() {
+            self.exploration.instead_of(now, request, candidate, &self.candidates)
+        } else {
+            None
+        };
+        let (candidate, score) = match &explored {
+            Some(other) => (other, self.policy.score(request, other)),
+            None => (candidate, score),
+        };
+        self.outcomes
+            .keep(request, candidate, &self.candidates, self.policy.as_ref());
         let silent = !request.streams;
         let uncached = request.prompt_tokens.saturating_sub(candidate.cached_tokens);
         self.fleet.book(
@@ -265,18 +289,20 @@ impl Scheduler {
             estimate: *candidate.estimate(),
             score,
             waited_s: now.secs_since(pending.arrived_at),
+            explored: explored.is_some(),
         }));
-        self.explain(now, &pending.request, candidate.instance);
+        self.explain(now, &pending.request, candidate.instance, explored.is_some());
         self.decisions += 1;
         self.out.insert(request.id, pending);
     }
 
-    fn explain(&mut self, now: Timestamp, request: &Request, chosen: InstanceId) {
+    fn explain(&mut self, now: Timestamp, request: &Request, chosen: InstanceId, explored: bool) {
         let mut explanation = self.explanations.blank();
         explanation.decision = DecisionId(self.decisions);
         explanation.request = request.id;
         explanation.at = now;
         explanation.chosen = chosen;
+        explanation.explored = explored;
         let scored = |candidate: &Candidate| (*candidate, self.policy.score(request, candidate));
         explanation.candidates.extend(self.candidates.iter().map(scored));
         explanation.ruled_out.extend_from_slice(&self.ruled_out);
@@ -426,5 +452,6 @@ impl Scheduler {
     }
 }
 
+mod feedback;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::TokenUsage;
 
-fn spec(name: &str, model: &str, slots: u32, context_tokens: Option<u32>) -> InstanceSpec {
+pub(super) fn spec(name: &str, model: &str, slots: u32, context_tokens: Option<u32>) -> InstanceSpec {
     InstanceSpec {
         name: name.to_owned(),
         pool: "pool".to_owned(),
@@ -29,7 +29,7 @@ fn spec(name: &str, model: &str, slots: u32, context_tokens: Option<u32>) -> Ins
     }
 }
 
-fn request(id: u64) -> Request {
+pub(crate) fn request(id: u64) -> Request {
     Request {
         id: RequestId(id),
         target: Target::Auto,
@@ -44,13 +44,13 @@ fn request(id: u64) -> Request {
 }
 
 /// A scheduler with its actions, for tests that tell a story.
-struct Stage {
-    scheduler: Scheduler,
-    now: Timestamp,
+pub(super) struct Stage {
+    pub(super) scheduler: Scheduler,
+    pub(super) now: Timestamp,
 }
 
 impl Stage {
-    fn new(config: SchedulerConfig, specs: &[InstanceSpec]) -> Self {
+    pub(super) fn new(config: SchedulerConfig, specs: &[InstanceSpec]) -> Self {
         let mut stage = Self {
             scheduler: Scheduler::new(config).expect("valid"),
             now: Timestamp::ZERO,
@@ -61,17 +61,17 @@ impl Stage {
         stage
     }
 
-    fn on(&mut self, event: Event) -> Vec<Action> {
+    pub(super) fn on(&mut self, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         self.scheduler.on_event(self.now, event, &mut actions);
         actions
     }
 
-    fn arrive(&mut self, request: Request) -> Vec<Action> {
+    pub(super) fn arrive(&mut self, request: Request) -> Vec<Action> {
         self.on(Event::Arrived(vec![request]))
     }
 
-    fn pass(&mut self, seconds: f64) -> Vec<Action> {
+    pub(super) fn pass(&mut self, seconds: f64) -> Vec<Action> {
         self.now += Duration::from_secs_f64(seconds);
         self.on(Event::Timer)
     }
