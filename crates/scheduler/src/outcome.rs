@@ -245,7 +245,6 @@ mod tests {
             let regret = judged.regret(|_, base| base);
             let expected = if decision % 3 == 0 { 0.0 } else { 0.25 };
             assert!((regret - expected).abs() < 1e-6, "{decision}: {regret}");
-            drop(judged);
             assert!(outcomes.judge(DecisionId(decision)).is_err(), "once");
         }
     }

@@ -98,6 +98,20 @@ entries! {
         "Dispatches that failed before their first token and were tried on another instance";
     ROUTER_CONTROL_PLANE_CONNECTED, "equipoise_router_control_plane_connected", Gauge, "boolean", [],
         "1 while the stream from the control plane is up, 0 while the router serves on last-known-good state";
+    FEEDBACK, "equipoise_feedback_total", Counter, "judgements", ["outcome"],
+        "Feedback on answers that reached this router: taken, of an unknown decision, a duplicate, or invalid";
+    FEEDBACK_ANSWERS, "equipoise_feedback_answers_total", Counter, "answers", ["model"],
+        "Answers of a model that got feedback";
+    FEEDBACK_PREDICTED, "equipoise_feedback_predicted_quality_total", Counter, "answers", ["model"],
+        "Quality that was predicted of them when they were sent, summed; over the answers it is the mean";
+    FEEDBACK_REALISED, "equipoise_feedback_realised_quality_total", Counter, "answers", ["model"],
+        "Quality that they turned out to have, summed; the predicted mean less this one is the calibration error";
+    CUMULATIVE_REGRET, "equipoise_cumulative_regret", Gauge, "score", [],
+        "What the best choice would have been worth more, summed over answers with feedback; see docs/feedback.md";
+    FEEDBACK_SHIFT, "equipoise_feedback_shift", Gauge, "log-odds", ["model"],
+        "What feedback adds to the log-odds of a model's predicted quality";
+    ROUTER_EXPLORED, "equipoise_router_explored_total", Counter, "requests", [],
+        "Requests that were sent elsewhere than the policy had chosen, to learn about a model";
     CONTROL_INSTANCES, "equipoise_control_instances", Gauge, "instances", [],
         "Instances in the registry";
     CONTROL_HEALTHY_INSTANCES, "equipoise_control_healthy_instances", Gauge, "instances", [],
@@ -141,7 +155,9 @@ entries! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AgentMetrics, ControlMetrics, Direction, EnergyCause, Outcome, RouterMetrics, exposition};
+    use crate::{
+        AgentMetrics, ControlMetrics, Direction, EnergyCause, FeedbackOutcome, Outcome, RouterMetrics, exposition,
+    };
 
     #[test]
     fn every_entry_is_registered_and_every_registered_metric_is_an_entry() {
@@ -152,6 +168,9 @@ mod tests {
         router.count_tokens("m", Direction::Input, 1);
         router.count_refusal("queue_full");
         router.in_flight("i").inc();
+        router.count_feedback(FeedbackOutcome::Taken);
+        router.observe_feedback("m", 0.5, 1.0, 0.0);
+        router.set_feedback_shift("m", 0.0);
         ControlMetrics::new(&mut registry).add_energy("i", EnergyCause::Idle, 1);
         let agent = AgentMetrics::new(&mut registry);
         agent.set_engine_healthy("i", true);

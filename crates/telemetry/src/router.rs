@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// How a request ended.
@@ -29,6 +30,31 @@ impl EncodeLabelValue for Outcome {
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+        };
+        EncodeLabelValue::encode(&text, encoder)
+    }
+}
+
+/// What became of a piece of feedback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FeedbackOutcome {
+    /// It was learned from.
+    Taken,
+    /// Its decision is not known.
+    Unknown,
+    /// Its decision has feedback already.
+    Duplicate,
+    /// It says nothing, or something impossible.
+    Invalid,
+}
+
+impl EncodeLabelValue for FeedbackOutcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let text = match self {
+            Self::Taken => "taken",
+            Self::Unknown => "unknown",
+            Self::Duplicate => "duplicate",
+            Self::Invalid => "invalid",
         };
         EncodeLabelValue::encode(&text, encoder)
     }
@@ -70,6 +96,19 @@ struct ReasonLabel {
     reason: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FeedbackLabel {
+    outcome: FeedbackOutcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabel {
+    model: String,
+}
+
+/// A counter of fractions.
+type Sum = Counter<f64, AtomicU64>;
+
 /// Handles to the router's metrics; clones share their values.
 #[derive(Clone, Debug)]
 pub struct RouterMetrics {
@@ -81,6 +120,14 @@ pub struct RouterMetrics {
     e2e: Histogram,
     decision: Histogram,
     forecast: Histogram,
+    feedback: Family<FeedbackLabel, Counter>,
+    feedback_answers: Family<ModelLabel, Counter>,
+    feedback_predicted: Family<ModelLabel, Sum>,
+    feedback_realised: Family<ModelLabel, Sum>,
+    cumulative_regret: Gauge<f64, AtomicU64>,
+    feedback_shift: Family<ModelLabel, Gauge<f64, AtomicU64>>,
+    /// Requests that explored.
+    pub explored: Counter,
     /// Requests that wait at the router.
     pub queue_length: Gauge,
     /// Dispatches that failed and were tried elsewhere.
@@ -104,6 +151,13 @@ impl RouterMetrics {
             e2e: catalogue::ROUTER_E2E.register(registry, request_seconds()),
             decision: catalogue::ROUTER_DECISION.register(registry, computing_seconds()),
             forecast: catalogue::ROUTER_FORECAST.register(registry, computing_seconds()),
+            feedback: catalogue::FEEDBACK.register(registry, Family::default()),
+            feedback_answers: catalogue::FEEDBACK_ANSWERS.register(registry, Family::default()),
+            feedback_predicted: catalogue::FEEDBACK_PREDICTED.register(registry, Family::default()),
+            feedback_realised: catalogue::FEEDBACK_REALISED.register(registry, Family::default()),
+            cumulative_regret: catalogue::CUMULATIVE_REGRET.register(registry, Gauge::default()),
+            feedback_shift: catalogue::FEEDBACK_SHIFT.register(registry, Family::default()),
+            explored: catalogue::ROUTER_EXPLORED.register(registry, Counter::default()),
             queue_length: catalogue::ROUTER_QUEUE_LENGTH.register(registry, Gauge::default()),
             retries: catalogue::ROUTER_RETRIES.register(registry, Counter::default()),
             control_plane_connected: catalogue::ROUTER_CONTROL_PLANE_CONNECTED.register(registry, Gauge::default()),
@@ -159,6 +213,31 @@ impl RouterMetrics {
         self.forecast.observe(elapsed.as_secs_f64());
     }
 
+    /// Counts a piece of feedback.
+    pub fn count_feedback(&self, outcome: FeedbackOutcome) {
+        self.feedback.get_or_create(&FeedbackLabel { outcome }).inc();
+    }
+
+    /// Takes in feedback on an answer of `model`: its quality as predicted and as it turned out, both in [0, 1], and the
+    /// regret of all feedback so far.
+    pub fn observe_feedback(&self, model: &str, predicted: f64, score: f64, regret: f64) {
+        let label = ModelLabel {
+            model: model.to_owned(),
+        };
+        self.feedback_answers.get_or_create(&label).inc();
+        self.feedback_predicted.get_or_create(&label).inc_by(predicted);
+        self.feedback_realised.get_or_create(&label).inc_by(score);
+        self.cumulative_regret.set(regret);
+    }
+
+    /// What feedback adds to the log-odds of a model's quality.
+    pub fn set_feedback_shift(&self, model: &str, log_odds: f64) {
+        let label = ModelLabel {
+            model: model.to_owned(),
+        };
+        self.feedback_shift.get_or_create(&label).set(log_odds);
+    }
+
     /// The in-flight gauge of an instance; keep it where the instance is kept to save the look-up.
     #[must_use]
     pub fn in_flight(&self, instance: &str) -> Gauge {
@@ -191,12 +270,18 @@ mod tests {
         metrics.in_flight("pool/b").set(1);
         metrics.forget_instance("pool/b");
         metrics.observe_ttft(Duration::from_millis(30));
+        metrics.count_feedback(FeedbackOutcome::Duplicate);
+        metrics.observe_feedback("qwen", 0.75, 1.0, 0.25);
         let text = crate::exposition(&registry).expect("formats");
         for line in [
             r#"equipoise_router_requests_total{model="qwen",outcome="answered"} 1"#,
             r#"equipoise_router_tokens_total{model="qwen",direction="output"} 7"#,
             r#"equipoise_router_refused_total{reason="queue_full"} 1"#,
             r#"equipoise_router_in_flight{instance="pool/a"} 3"#,
+            r#"equipoise_feedback_total{outcome="duplicate"} 1"#,
+            r#"equipoise_feedback_predicted_quality_total{model="qwen"} 0.75"#,
+            r#"equipoise_feedback_realised_quality_total{model="qwen"} 1.0"#,
+            "equipoise_cumulative_regret 0.25",
             r#"equipoise_router_ttft_seconds_bucket{le="0.04"} 1"#,
         ] {
             assert!(

@@ -131,6 +131,9 @@ pub(crate) struct Router {
     /// Its name, unique among the routers of a control plane. Default: HOST-PORT.
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// Serve gRPC (FeedbackService) here.
+    #[arg(long)]
+    pub(crate) grpc_listen: Option<SocketAddr>,
     /// A fleet file; only its [scheduler] section is read here.
     #[arg(long, value_name = "FILE")]
     pub(crate) fleet: Option<PathBuf>,

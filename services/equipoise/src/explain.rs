@@ -100,10 +100,15 @@ fn render(body: &Value) -> String {
     }
     let mut lines = vec![
         format!(
-            "decision {} by policy {}: {}",
+            "decision {} by policy {}: {}{}",
             text(&body["decision"]),
             text(&body["policy"]),
-            text(&body["chosen"])
+            text(&body["chosen"]),
+            if body["explored"] == Value::Bool(true) {
+                ", to learn about its model"
+            } else {
+                ""
+            }
         ),
         String::new(),
         table(&rows),

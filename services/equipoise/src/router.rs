@@ -16,6 +16,7 @@ pub(crate) async fn run(options: cli::Router) -> anyhow::Result<()> {
         .unwrap_or_else(|| format!("{}-{}", host::name(), options.listen.port()));
     let mut config = RouterConfig::new(name, options.listen, options.control);
     config.scheduler = scheduling::settings(scheduler, &options.scheduling)?;
+    config.grpc_listen = options.grpc_listen;
     config.predictor = options.scheduling.predictor;
     config.record = options.scheduling.record;
     let (policy, control) = (config.scheduler.policy.clone(), config.control.clone());
@@ -24,6 +25,9 @@ pub(crate) async fn run(options: cli::Router) -> anyhow::Result<()> {
         "router: http://{}/v1, policy {policy}, control plane {control}",
         router.addr()
     ));
+    if let Some(grpc) = router.grpc_addr() {
+        terminal::complain(&format!("router: gRPC on {grpc}"));
+    }
     signal::then(router.shutdown()).await;
     Ok(())
 }

@@ -15,6 +15,8 @@ pub struct RouterConfig {
     pub name: String,
     /// Where clients reach it.
     pub listen: SocketAddr,
+    /// Where its gRPC (feedback) listens, if anywhere.
+    pub grpc_listen: Option<SocketAddr>,
     /// The control plane, `http://host:port`.
     pub control: String,
     /// The scheduler's settings.
@@ -38,6 +40,7 @@ impl RouterConfig {
         Self {
             name: name.into(),
             listen,
+            grpc_listen: None,
             control: control.into(),
             scheduler: SchedulerConfig::default(),
             predictor: PredictorSource::default(),

@@ -31,6 +31,7 @@ pub(crate) fn json(scheduler: &Scheduler, name: &str, explanation: &Explanation)
                 "score": score.map(short),
                 "quality": short(estimate.quality),
                 "quality_from": candidate.prediction.quality.source.name(),
+                "quality_before_feedback": short(candidate.prediction.quality.base),
                 "quality_sd": short(estimate.quality_sd),
                 "output_tokens": short(estimate.output_tokens),
                 "queue_s": short(estimate.queue_s),
@@ -55,6 +56,7 @@ pub(crate) fn json(scheduler: &Scheduler, name: &str, explanation: &Explanation)
         "policy": scheduler.config().policy,
         "at_s": short(explanation.at.as_secs_f64()),
         "chosen": instance(explanation.chosen),
+        "explored": explanation.explored,
         "candidates": candidates,
         "ruled_out": ruled_out,
     })

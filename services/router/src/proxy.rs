@@ -244,6 +244,9 @@ async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientR
     loop {
         match verdicts.recv().await {
             Some(Verdict::Dispatch(dispatch)) => {
+                if dispatch.explored {
+                    state.metrics.explored.inc();
+                }
                 let sent = send(&state, &asked, &dispatch, &mut ticket).await;
                 match sent {
                     Sent::Answered(answer) => return pass_on(&state, &asked, &dispatch, answer, ticket),
@@ -432,6 +435,9 @@ fn decided_head(state: &State, dispatch: &Dispatch, answer: &Answer, explain: bo
         );
         if explain && let Some(explanation) = state.explanation_header(dispatch.decision) {
             headers.insert("x-equipoise-explanation", explanation);
+        }
+        if dispatch.explored {
+            headers.insert("x-equipoise-explored", HeaderValue::from_static("1"));
         }
         let waited_ms = format!("{:.1}", dispatch.waited_s * 1e3);
         if let (true, Ok(waited)) = (dispatch.waited_s > 0.0, HeaderValue::from_str(&waited_ms)) {

@@ -26,7 +26,9 @@ use crate::activity::{ActivityLog, Ending, Running};
 use crate::control;
 use crate::driver::{Driver, DriverError};
 use crate::engines::{Engine, Engines};
+use crate::feedback::{self, FEEDBACK};
 use crate::forecast::{Forecaster, PredictorError};
+use crate::grpc;
 use crate::proxy::{self, AUTO};
 use crate::relay::{ClientResponse, content, error};
 use crate::size::PromptSize;
@@ -74,6 +76,20 @@ impl State {
     /// A decision's name, unique in the cluster while this process lives.
     pub(crate) fn decision_name(&self, decision: DecisionId) -> String {
         format!("{}-{}", self.name, decision.0)
+    }
+
+    /// The decision of a name, if the name is this router's.
+    pub(crate) fn decision_number(&self, name: &str) -> Option<DecisionId> {
+        let number = name.strip_prefix(&self.name)?.strip_prefix('-')?;
+        number.parse().ok().map(DecisionId)
+    }
+
+    /// What to say of a decision that is not known, or not any more.
+    pub(crate) fn unknown_decision(&self, name: &str) -> String {
+        format!(
+            "The decision `{name}` is not known here: it is too long ago, or another router's. This one is `{}`.",
+            self.name
+        )
     }
 
     /// A decision's explanation as a header, if it is kept and fits.
@@ -168,6 +184,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct RunningRouter {
     addr: SocketAddr,
+    grpc_addr: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
@@ -187,6 +204,12 @@ impl RunningRouter {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where its gRPC listens, if it was asked to.
+    #[must_use]
+    pub fn grpc_addr(&self) -> Option<SocketAddr> {
+        self.grpc_addr
     }
 
     /// How many instances it knows that may get work now.
@@ -219,21 +242,24 @@ impl RunningRouter {
     }
 }
 
+/// Listens, and says where.
+async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { addr, source };
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
 /// Starts a router: it listens before this returns, and learns its fleet from the control plane as soon as it can.
 ///
 /// # Errors
 /// For an address that cannot be listened on, settings that make no sense, an event log that cannot be written.
 pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|source| StartError::Listen {
-            addr: config.listen,
-            source,
-        })?;
-    let addr = listener.local_addr().map_err(|source| StartError::Listen {
-        addr: config.listen,
-        source,
-    })?;
+    let (listener, addr) = listen(config.listen).await?;
+    let grpc = match config.grpc_listen {
+        Some(addr) => Some(listen(addr).await?),
+        None => None,
+    };
     let forecaster = Forecaster::new(&config.predictor)?;
     let mut registry = Registry::default();
     let metrics = RouterMetrics::new(&mut registry);
@@ -261,9 +287,15 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         tokio::spawn(control::publish(Arc::clone(&state), channel, config.publish_interval)),
     ];
     let (stop, stopping) = watch::channel(false);
+    let grpc_addr = grpc.as_ref().map(|(_, addr)| *addr);
+    if let Some((listener, _)) = grpc {
+        // It ends with the flag; feedback that is under way has its answer within milliseconds.
+        tokio::spawn(grpc::serve(listener, Arc::clone(&state), stopping.clone()));
+    }
     let server = tokio::spawn(accept(listener, Arc::clone(&state), stopping, config.drain_timeout));
     Ok(RunningRouter {
         addr,
+        grpc_addr,
         stop,
         server,
         tasks,
@@ -320,7 +352,7 @@ async fn accept(
 }
 
 /// Returns when the flag is raised, or when nobody is left to raise it.
-async fn asked_to_stop(stopping: &mut watch::Receiver<bool>) {
+pub(crate) async fn asked_to_stop(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stop| *stop).await);
 }
 
@@ -330,6 +362,8 @@ async fn respond(state: Arc<State>, request: http::Request<Incoming>) -> ClientR
     let mut response = match (request.method(), Endpoint::from_path(path)) {
         (&Method::POST, Some(endpoint)) => proxy::complete(state, endpoint, request).await,
         (method, Some(_)) => not_allowed(method, path, "POST"),
+        (&Method::POST, None) if path == FEEDBACK => feedback::post(&state, request.into_body()).await,
+        (method, None) if path == FEEDBACK => not_allowed(method, path, "POST"),
         (&Method::GET | &Method::HEAD, None) => match path {
             "/v1/models" => models(&state),
             "/health" | "/ping" => health(&state),
@@ -403,25 +437,17 @@ fn cards(state: &State) -> Vec<ModelCard> {
 
 /// Why a decision fell as it did.
 fn decision(state: &State, name: &str) -> ClientResponse {
-    let number = name
-        .strip_prefix(&state.name)
-        .and_then(|rest| rest.strip_prefix('-'))
-        .and_then(|n| n.parse().ok());
-    let explained = number.and_then(|number| {
+    let explained = state.decision_number(name).and_then(|number| {
         state.driver.with_scheduler(|scheduler| {
-            let explanation = scheduler.explanation(DecisionId(number))?;
+            let explanation = scheduler.explanation(number)?;
             Some(crate::explain::json(scheduler, name, explanation).to_string())
         })
     });
     match explained {
         Some(json) => content("application/json", json),
         None => {
-            let message = format!(
-                "The decision `{name}` is not known here: it is too long ago, or another router's. This one is `{}`.",
-                state.name
-            );
             let mut problem = ErrorResponse::not_found(DECISIONS);
-            problem.body.message = message;
+            problem.body.message = state.unknown_decision(name);
             error(&problem)
         }
     }
@@ -454,6 +480,11 @@ fn metrics(state: &State) -> ClientResponse {
             .queue_length
             .set(i64::try_from(scheduler.queued()).unwrap_or(i64::MAX));
         let fleet = scheduler.fleet();
+        for model in fleet.served_models() {
+            state
+                .metrics
+                .set_feedback_shift(&model.name, model.quality.shift(now).log_odds);
+        }
         for instance in fleet.iter() {
             let in_flight = fleet.ledger().load(now, instance.id).in_flight;
             if instance.present || in_flight > 0 {

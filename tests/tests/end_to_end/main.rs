@@ -21,6 +21,7 @@ mod command_line;
 mod control_plane_loss;
 mod energy;
 mod engine_loss;
+mod feedback;
 mod forecasts;
 mod operator;
 mod real_vllm;
