@@ -141,7 +141,9 @@ async fn what_idles_for_long_is_closed() {
     );
     answer.expect("answered");
     let mut rest = [0; 1];
-    let end = tokio::time::timeout(LONG, stream.read(&mut rest)).await.expect("closed");
+    let end = tokio::time::timeout(LONG, stream.read(&mut rest))
+        .await
+        .expect("closed");
     assert!(matches!(end, Ok(0)), "{end:?}");
 }
 

@@ -139,6 +139,13 @@ impl InstanceEstimator {
             .max(1)
     }
 
+    /// Seconds per answer token of a request that has the engine to itself, before anything was learned: a constant of
+    /// its tier.
+    #[must_use]
+    pub fn alone_tpot_s(&self) -> f64 {
+        self.step_seconds(1, 0)
+    }
+
     /// KV tokens the engine can hold, where known.
     #[must_use]
     pub fn kv_capacity_tokens(&self) -> Option<u64> {

@@ -2,7 +2,8 @@
 //!
 //! This is what the field does today: a model router in front of a load balancer. Asked for as `ROUTER+DISPATCHER`,
 //! `best-route+shortest-queue` say. What the routers know of quality is what the request's forecast says; each states its
-//! own rule and parameters.
+//! own rule and parameters. The parameter of a router may be given with its name, `avengers-pro@0.53+round-robin` say, as
+//! the studies sweep it.
 
 mod avengers_pro;
 mod best_route;
@@ -15,7 +16,7 @@ use std::fmt;
 use equipoise_types::{ModelId, RandomStream};
 use smallvec::SmallVec;
 
-use crate::{Candidate, Choice, Policy, Request};
+use crate::{Candidate, Choice, Policy, Request, SettingsError};
 
 /// One model as a model router sees it: its instances are alike to it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,7 +61,7 @@ pub(crate) fn stretched(options: &[ModelOption], value: impl Fn(&ModelOption) ->
 /// A model router in front of a dispatcher.
 #[derive(Debug)]
 pub struct Decoupled {
-    name: &'static str,
+    name: String,
     router: Box<dyn ModelRouter>,
     dispatcher: Box<dyn Policy>,
     // Reused between decisions.
@@ -91,36 +92,63 @@ impl Decoupled {
         &COMBINATIONS
     }
 
-    /// The combination of a name, if it is one of this family.
-    #[must_use]
-    pub fn by_name(name: &str) -> Option<Self> {
-        let name = COMBINATIONS.into_iter().find(|known| *known == name)?;
-        let (router, dispatcher) = name.split_once('+')?;
-        let router: Box<dyn ModelRouter> = match router {
-            "best-route" => Box::new(best_route::BestRoute::default()),
-            "avengers-pro" => Box::new(avengers_pro::AvengersPro::default()),
-            "routellm" => Box::new(route_llm::RouteLlm::default()),
-            "radar" => Box::new(radar::Radar::default()),
-            "quality-greedy" => Box::new(greedy::QualityGreedy),
-            _ => Box::new(greedy::CostGreedy),
+    /// The combination of a name, if it is one of this family. `ROUTER@VALUE+DISPATCHER` sets the router's parameter: the
+    /// threshold of BEST-Route and RouteLLM, the weight of performance of Avengers-Pro and RADAR.
+    ///
+    /// # Errors
+    /// For a parameter that is not from 0 to 1.
+    pub fn by_name(name: &str) -> Result<Option<Self>, SettingsError> {
+        let Some((asked, dispatcher)) = name.split_once('+') else {
+            return Ok(None);
+        };
+        let (router, parameter) = match asked.split_once('@') {
+            Some((router, value)) => (router, Some(value)),
+            None => (asked, None),
+        };
+        if !COMBINATIONS.contains(&format!("{router}+{dispatcher}").as_str()) {
+            return Ok(None);
+        }
+        let parameter = parameter.map(share).transpose()?;
+        let router: Box<dyn ModelRouter> = match (router, parameter) {
+            ("best-route", threshold) => Box::new(best_route::BestRoute::new(threshold)),
+            ("avengers-pro", weight) => Box::new(avengers_pro::AvengersPro::new(weight)),
+            ("routellm", threshold) => Box::new(route_llm::RouteLlm::new(threshold)),
+            ("radar", weight) => Box::new(radar::Radar::new(weight)),
+            ("quality-greedy", None) => Box::new(greedy::QualityGreedy),
+            ("cost-greedy", None) => Box::new(greedy::CostGreedy),
+            _ => return Ok(None),
         };
         let dispatcher: Box<dyn Policy> = match dispatcher {
             "round-robin" => Box::new(crate::RoundRobin::default()),
             _ => Box::new(crate::LeastRequests::default()),
         };
-        Some(Self {
-            name,
+        Ok(Some(Self {
+            name: name.to_owned(),
             router,
             dispatcher,
             of_model: Vec::new(),
             indices: Vec::new(),
-        })
+        }))
     }
 }
 
+/// A parameter in a name: a number from 0 to 1.
+fn share(text: &str) -> Result<f64, SettingsError> {
+    let value = text.parse().unwrap_or(f64::NAN);
+    if (0.0..=1.0).contains(&value) {
+        return Ok(value);
+    }
+    Err(SettingsError::Range {
+        name: "the parameter behind `@`",
+        value,
+        least: 0.0,
+        most: 1.0,
+    })
+}
+
 impl Policy for Decoupled {
-    fn name(&self) -> &'static str {
-        self.name
+    fn name(&self) -> &str {
+        &self.name
     }
 
     fn choose(&mut self, request: &Request, candidates: &[Candidate], random: &mut RandomStream) -> Choice {

@@ -34,7 +34,7 @@ pub use prefix_aware::PrefixAware;
 pub use random::Random;
 pub use request::{Prefix, Request, Target, Weights, Wishes};
 pub use round_robin::RoundRobin;
-pub use routebalance::{QualityNorm, RouteBalance, RouteBalanceSettings};
+pub use routebalance::{BatchOrder, LatencyTerm, QualityNorm, RouteBalance, RouteBalanceSettings, TieBreak};
 pub use settings::{PolicySettings, Preset, References, SettingsError};
 
 /// One instance that could take the request: what it is busy with and what is predicted.
@@ -54,6 +54,8 @@ pub struct Candidate {
     pub cached_tokens: u32,
     /// Relative share of traffic, above zero.
     pub weight: f64,
+    /// Seconds per answer token of a request that is alone there: a constant of its tier.
+    pub alone_tpot_s: f64,
     /// The prediction, with what is needed to learn from its outcome.
     pub prediction: Prediction,
 }
@@ -106,7 +108,7 @@ impl Batching {
 /// A rule that picks one instance. One trait for ours and for every baseline.
 pub trait Policy: fmt::Debug + Send {
     /// The name it is asked for by.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// When requests are decided; asked after every batch.
     fn batching(&self) -> Batching {
@@ -142,7 +144,8 @@ pub trait Policy: fmt::Debug + Send {
     fn choose(&mut self, request: &Request, candidates: &[Candidate], random: &mut RandomStream) -> Choice;
 }
 
-/// The names of the policies that decide on instances, baselines first. [`Decoupled::names`] are the others.
+/// The names of the policies that decide on instances, baselines first. [`all_names`] has the paper's variants and the
+/// decoupled ones, too.
 #[must_use]
 pub fn names() -> &'static [&'static str] {
     &[
@@ -156,6 +159,21 @@ pub fn names() -> &'static [&'static str] {
         "routebalance",
         "equipoise",
     ]
+}
+
+/// Every name that [`by_name`] knows, those of [`names`] first. Model routers take a parameter, see [`Decoupled`].
+#[must_use]
+pub fn all_names() -> Vec<&'static str> {
+    let variants = RouteBalance::names()
+        .iter()
+        .copied()
+        .filter(|name| !names().contains(name));
+    names()
+        .iter()
+        .copied()
+        .chain(variants)
+        .chain(Decoupled::names().iter().copied())
+        .collect()
 }
 
 /// The policy of a name.
@@ -172,17 +190,20 @@ pub fn by_name(name: &str, settings: &PolicySettings) -> Result<Box<dyn Policy>,
         "least-kv" => Box::new(LeastKv::default()),
         "llumnix-minus" => Box::new(LlumnixMinus::default()),
         "prefix-aware" => Box::new(PrefixAware::default()),
-        "routebalance" => Box::new(RouteBalance::new(settings.routebalance)),
         "equipoise" => Box::new(Equipoise::new(settings.weights, settings.references)),
-        _ => match Decoupled::by_name(name) {
-            Some(decoupled) => Box::new(decoupled),
-            None => {
-                let known = [names(), Decoupled::names()].concat().join(", ");
-                return Err(SettingsError::UnknownPolicy {
-                    name: name.to_owned(),
-                    known,
-                });
+        _ => {
+            if let Some(variant) = RouteBalance::by_name(name, settings.routebalance) {
+                return Ok(Box::new(variant));
             }
-        },
+            match Decoupled::by_name(name)? {
+                Some(decoupled) => Box::new(decoupled),
+                None => {
+                    return Err(SettingsError::UnknownPolicy {
+                        name: name.to_owned(),
+                        known: all_names().join(", "),
+                    });
+                }
+            }
+        }
     })
 }

@@ -2,7 +2,8 @@
 //! or, where none has half of it, the one whose cache is emptiest; when load is uneven, the shortest queue.
 //!
 //! Parameters are that router's first defaults: match threshold 0.5, uneven from 32 requests and a ratio of 1.0001 between
-//! the busiest and the least busy. Its tree over characters is replaced by this house's block index.
+//! the busiest and the least busy. Its tree over characters is replaced by this house's block index, the
+//! size of the tree by the KV tokens in use.
 
 use equipoise_types::RandomStream;
 

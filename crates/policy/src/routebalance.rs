@@ -7,6 +7,10 @@
 //! predicted length. The balance term of the code has weight zero in the paper's runs and is left out. `tpot` is this
 //! house's estimate for the instance in place of the learned head, which the authors' own ablation found no better
 //! than a constant per tier.
+//!
+//! The four arms of that ablation and the other switches of the paper have names of their own, see `variant.rs`.
+
+mod variant;
 
 use std::collections::BTreeMap;
 
@@ -29,6 +33,44 @@ pub enum QualityNorm {
     MinMax,
 }
 
+/// What breaks a tie of scores; afterwards, whoever was assigned longest ago.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TieBreak {
+    /// The shorter queue, running and waiting.
+    #[default]
+    Queue,
+    /// The shorter predicted latency: arm 3 of the isolation study.
+    Latency,
+}
+
+/// The order within a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchOrder {
+    /// Longest first, by the longest expected answer over the models.
+    #[default]
+    LongestMax,
+    /// Longest first, by the shortest expected answer over the models.
+    LongestMin,
+    /// Longest first, by the mean over the models.
+    LongestMean,
+    /// As they arrived.
+    Arrival,
+}
+
+/// How the latency of a request on an instance is predicted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LatencyTerm {
+    /// Length times the estimated time per token, behind what waits there.
+    #[default]
+    Estimated,
+    /// Length times a constant of the tier, whatever it has to do: arm 4 of the isolation study. The constant is the time
+    /// per token of a request that is alone on the instance.
+    StaticPrior,
+}
+
 /// Switches of the baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -40,6 +82,12 @@ pub struct RouteBalanceSettings {
     /// The paper's batch windows (4, 16 or 32 requests; 50, 100 or 200 ms), by the share of instances where requests
     /// wait. Off: every arrival is decided at once.
     pub adaptive_batching: bool,
+    /// What breaks ties.
+    pub tie_break: TieBreak,
+    /// The order within a batch.
+    pub order: BatchOrder,
+    /// How latency is predicted.
+    pub latency: LatencyTerm,
 }
 
 impl Default for RouteBalanceSettings {
@@ -54,6 +102,9 @@ impl Default for RouteBalanceSettings {
             },
             quality_norm: QualityNorm::MinMax,
             adaptive_batching: true,
+            tie_break: TieBreak::default(),
+            order: BatchOrder::default(),
+            latency: LatencyTerm::default(),
         }
     }
 }
@@ -70,6 +121,7 @@ struct Snapshot {
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct RouteBalance {
+    name: &'static str,
     settings: RouteBalanceSettings,
     snapshots: BTreeMap<InstanceId, Snapshot>,
     last_assigned: BTreeMap<InstanceId, u64>,
@@ -81,6 +133,10 @@ impl RouteBalance {
     /// With its switches.
     #[must_use]
     pub fn new(settings: RouteBalanceSettings) -> Self {
+        Self::named("routebalance", settings)
+    }
+
+    fn named(name: &'static str, settings: RouteBalanceSettings) -> Self {
         // The shipped configuration's first batch; afterwards the table below decides.
         let batching = if settings.adaptive_batching {
             Batching {
@@ -91,6 +147,7 @@ impl RouteBalance {
             Batching::AT_ONCE
         };
         Self {
+            name,
             settings,
             snapshots: BTreeMap::new(),
             last_assigned: BTreeMap::new(),
@@ -111,8 +168,8 @@ impl RouteBalance {
 }
 
 impl Policy for RouteBalance {
-    fn name(&self) -> &'static str {
-        "routebalance"
+    fn name(&self) -> &str {
+        self.name
     }
 
     fn batching(&self) -> Batching {
@@ -148,7 +205,12 @@ impl Policy for RouteBalance {
     }
 
     fn order_key(&self, lengths: &[f64]) -> f64 {
-        lengths.iter().copied().fold(0.0, f64::max)
+        match self.settings.order {
+            BatchOrder::LongestMax => lengths.iter().copied().fold(0.0, f64::max),
+            BatchOrder::LongestMin => lengths.iter().copied().reduce(f64::min).unwrap_or(0.0),
+            BatchOrder::LongestMean => lengths.iter().sum::<f64>() / lengths.len().max(1) as f64,
+            BatchOrder::Arrival => 0.0,
+        }
     }
 
     fn choose(&mut self, _request: &Request, candidates: &[Candidate], _random: &mut RandomStream) -> Choice {
@@ -161,7 +223,12 @@ impl Policy for RouteBalance {
         };
         let latency = |candidate: &Candidate| {
             let estimate = candidate.estimate();
-            Self::latency_s(&snapshot(candidate), estimate.output_tokens, estimate.tpot_s)
+            match self.settings.latency {
+                LatencyTerm::Estimated => {
+                    Self::latency_s(&snapshot(candidate), estimate.output_tokens, estimate.tpot_s)
+                }
+                LatencyTerm::StaticPrior => estimate.output_tokens.floor().max(1.0) * candidate.alone_tpot_s,
+            }
         };
         let (mut max_cost, mut max_latency, mut longest) = (0.0_f64, 0.0_f64, 0.0_f64);
         let (mut min_quality, mut max_quality) = (f64::INFINITY, f64::NEG_INFINITY);
@@ -187,7 +254,11 @@ impl Policy for RouteBalance {
         let order = |candidate: &Candidate| {
             let snapshot = snapshot(candidate);
             let last_assigned = self.last_assigned.get(&candidate.instance).copied().unwrap_or(0);
-            (score(candidate), snapshot.running + snapshot.waiting, last_assigned)
+            let tie = match self.settings.tie_break {
+                TieBreak::Queue => f64::from(snapshot.running + snapshot.waiting),
+                TieBreak::Latency => latency(candidate),
+            };
+            (score(candidate), tie, last_assigned)
         };
         let mut best = 0;
         let mut best_order = order(&candidates[0]);
@@ -197,7 +268,8 @@ impl Policy for RouteBalance {
                 .0
                 .total_cmp(&best_order.0)
                 .reverse()
-                .then((this.1, this.2).cmp(&(best_order.1, best_order.2)));
+                .then(this.1.total_cmp(&best_order.1))
+                .then(this.2.cmp(&best_order.2));
             if better.is_lt() {
                 (best, best_order) = (index, this);
             }

@@ -215,10 +215,10 @@ mod tests {
             })
         );
         assert!(crate::by_name("magic", &PolicySettings::default()).is_err());
-        for name in crate::names() {
+        for name in crate::all_names() {
             assert_eq!(
                 crate::by_name(name, &PolicySettings::default()).expect("known").name(),
-                *name
+                name
             );
         }
     }

@@ -207,6 +207,7 @@ mod tests {
             kv_capacity_tokens: None,
             cached_tokens: 0,
             weight: 1.0,
+            alone_tpot_s: 0.01,
             prediction: Prediction {
                 estimate,
                 quality: QualityEstimate {

@@ -151,6 +151,7 @@ impl Decision<'_> {
             kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
             cached_tokens,
             weight: instance.weight,
+            alone_tpot_s: instance.estimator.alone_tpot_s(),
             prediction,
         })
     }

@@ -59,11 +59,18 @@ pub(crate) enum Command {
     Explain(Explain),
 }
 
+/// The help of an option that names policies: `what`, and all there are.
+fn policies(what: &str) -> String {
+    format!(
+        "{what}. There are: {}. A model router in front takes its parameter as in `avengers-pro@0.53+round-robin`",
+        equipoise_policy::all_names().join(", ")
+    )
+}
+
 /// How requests are placed; over what the fleet file says.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Scheduling {
-    /// Policy: round-robin, random, least-requests, power-of-two, least-kv, routebalance, equipoise.
-    #[arg(long, env = "EQUIPOISE_POLICY")]
+    #[arg(long, env = "EQUIPOISE_POLICY", help = policies("Policy; equipoise unless the fleet file says another"))]
     pub(crate) policy: Option<String>,
     /// Write every event and decision to this file, for `equipoise replay`.
     #[arg(long, value_name = "FILE")]
@@ -168,8 +175,7 @@ pub(crate) struct Simulate {
     /// A trace: Azure CSV, Mooncake JSONL, or our own JSONL. Default: a generated one.
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
-    /// Policies to compare, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "equipoise")]
+    #[arg(long, value_delimiter = ',', default_value = "equipoise", help = policies("Policies to compare, separated by commas"))]
     pub(crate) policy: Vec<String>,
     /// Seed of the generated trace and of every random draw.
     #[arg(long, default_value_t = 0)]

@@ -12,10 +12,11 @@ pub(crate) struct AvengersPro {
     performance_weight: f64,
 }
 
-impl Default for AvengersPro {
-    fn default() -> Self {
+impl AvengersPro {
+    /// With its parameter, or the default.
+    pub(crate) fn new(performance_weight: Option<f64>) -> Self {
         Self {
-            performance_weight: 0.8,
+            performance_weight: performance_weight.unwrap_or(0.8),
         }
     }
 }

@@ -13,10 +13,11 @@ pub(crate) struct BestRoute {
     temperature: f64,
 }
 
-impl Default for BestRoute {
-    fn default() -> Self {
+impl BestRoute {
+    /// With its parameter, or the default.
+    pub(crate) fn new(threshold: Option<f64>) -> Self {
         Self {
-            threshold: 0.5,
+            threshold: threshold.unwrap_or(0.5),
             temperature: 0.1,
         }
     }

@@ -11,10 +11,11 @@ pub(crate) struct Radar {
     performance_weight: f64,
 }
 
-impl Default for Radar {
-    fn default() -> Self {
+impl Radar {
+    /// With its parameter, or the default.
+    pub(crate) fn new(performance_weight: Option<f64>) -> Self {
         Self {
-            performance_weight: 0.9,
+            performance_weight: performance_weight.unwrap_or(0.9),
         }
     }
 }

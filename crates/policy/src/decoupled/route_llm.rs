@@ -5,15 +5,19 @@
 
 use super::{ModelOption, ModelRouter, largest};
 
-/// The study's threshold is 0.11593, calibrated there for half the traffic on other models; its sweep goes to 0.5.
+/// The study's threshold is 0.11593, calibrated there for half the traffic on other models and another scale of win
+/// rates; its sweep is .05, .11593, .2, .3, .5. Here half means what it says, and is the default.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RouteLlm {
     threshold: f64,
 }
 
-impl Default for RouteLlm {
-    fn default() -> Self {
-        Self { threshold: 0.5 }
+impl RouteLlm {
+    /// With its parameter, or the default.
+    pub(crate) fn new(threshold: Option<f64>) -> Self {
+        Self {
+            threshold: threshold.unwrap_or(0.5),
+        }
     }
 }
 

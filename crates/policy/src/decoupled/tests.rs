@@ -15,7 +15,7 @@ fn options(figures: &[(f64, f64)]) -> Vec<ModelOption> {
 
 #[test]
 fn best_route_falls_back_to_the_cheapest_when_unsure() {
-    let rule = best_route::BestRoute::default();
+    let rule = best_route::BestRoute::new(None);
     // softmax(0, -0.4/0.1): 98 % sure.
     assert_eq!(rule.choose(&options(&[(0.5, 1.0), (0.9, 2.0)])), 1);
     // Four models within 0.05: 38 % at most.
@@ -27,7 +27,7 @@ fn best_route_falls_back_to_the_cheapest_when_unsure() {
 
 #[test]
 fn avengers_pro_trades_performance_for_efficiency() {
-    let rule = avengers_pro::AvengersPro::default();
+    let rule = avengers_pro::AvengersPro::new(None);
     // 0.8*0 + 0.2*1 = 0.2; 0.8*0.9 + 0.2*0.8 = 0.88; 0.8*1 + 0 = 0.8.
     assert_eq!(rule.choose(&options(&[(0.30, 1.0), (0.39, 2.0), (0.40, 6.0)])), 1);
     assert_eq!(rule.choose(&options(&[(0.30, 1.0), (0.32, 2.0), (0.40, 6.0)])), 2);
@@ -35,7 +35,7 @@ fn avengers_pro_trades_performance_for_efficiency() {
 
 #[test]
 fn routellm_takes_the_strong_model_where_it_wins() {
-    let rule = route_llm::RouteLlm::default();
+    let rule = route_llm::RouteLlm::new(None);
     assert_eq!(
         rule.choose(&options(&[(0.5, 1.0), (0.6, 9.0), (0.9, 5.0)])),
         1,
@@ -46,7 +46,7 @@ fn routellm_takes_the_strong_model_where_it_wins() {
 
 #[test]
 fn radar_pays_for_quality_only_so_much() {
-    let rule = radar::Radar::default();
+    let rule = radar::Radar::new(None);
     // 0.9*0.5 - 0 = 0.45; 0.9*0.7 - 0.1*1 = 0.53; with a lead of 0.1 it is 0.44.
     assert_eq!(rule.choose(&options(&[(0.5, 1.0), (0.7, 9.0)])), 1);
     assert_eq!(rule.choose(&options(&[(0.5, 1.0), (0.6, 9.0)])), 0);
@@ -77,6 +77,7 @@ fn the_dispatcher_sees_one_model_only() {
             kv_capacity_tokens: None,
             cached_tokens: 0,
             weight: 1.0,
+            alone_tpot_s: 0.01,
             prediction: Prediction {
                 estimate,
                 quality: equipoise_estimate::QualityEstimate::default(),
@@ -104,10 +105,28 @@ fn the_dispatcher_sees_one_model_only() {
         prefix: Prefix::default(),
         wishes: Wishes::default(),
     };
-    let mut policy = Decoupled::by_name("quality-greedy+shortest-queue").expect("known");
+    let mut policy = Decoupled::by_name("quality-greedy+shortest-queue")
+        .expect("valid")
+        .expect("known");
     let choice = policy.choose(&request, &candidates, &mut RandomStream::new(0));
     assert_eq!(choice, Choice::Take { index: 2, score: None });
     for name in Decoupled::names() {
-        assert_eq!(Decoupled::by_name(name).expect("known").name(), *name);
+        assert_eq!(Decoupled::by_name(name).expect("valid").expect("known").name(), *name);
     }
+}
+
+#[test]
+fn a_routers_parameter_comes_with_its_name() {
+    let known = |name: &str| Decoupled::by_name(name).map(|found| found.is_some());
+    assert_eq!(known("routellm@0.11593+round-robin"), Ok(true));
+    assert_eq!(known("best-route@0+shortest-queue"), Ok(true));
+    assert_eq!(known("cost-greedy@0.5+shortest-queue"), Ok(false), "it has none");
+    assert_eq!(known("routellm+magic"), Ok(false));
+    for nonsense in ["avengers-pro@1.5+round-robin", "avengers-pro@x+round-robin"] {
+        let error = known(nonsense).expect_err("nonsense").to_string();
+        assert!(error.contains("must be from 0 to 1"), "{error}");
+    }
+    // At 0.11593, the threshold as published, a weak lead of the weak model is not enough.
+    let rule = route_llm::RouteLlm::new(Some(0.11593));
+    assert_eq!(rule.choose(&options(&[(0.5, 1.0), (0.4, 9.0)])), 1);
 }

@@ -28,6 +28,7 @@ fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_f
         kv_capacity_tokens: None,
         cached_tokens: 0,
         weight: 1.0,
+        alone_tpot_s: 0.01,
         prediction: Prediction {
             estimate,
             quality: equipoise_estimate::QualityEstimate::default(),

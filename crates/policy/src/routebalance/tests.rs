@@ -75,6 +75,7 @@ fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
                 kv_capacity_tokens: None,
                 cached_tokens: 0,
                 weight: 1.0,
+                alone_tpot_s: of.tpot_s,
                 prediction: Prediction {
                     estimate,
                     quality: equipoise_estimate::QualityEstimate::default(),
@@ -107,9 +108,12 @@ fn run(
             cost,
         },
         quality_norm,
-        adaptive_batching: true,
+        ..RouteBalanceSettings::default()
     };
-    let mut policy = RouteBalance::new(settings);
+    run_policy(RouteBalance::new(settings), load)
+}
+
+fn run_policy(mut policy: RouteBalance, load: InstanceLoad) -> Vec<(String, f64, f64)> {
     let (candidates, names) = cluster(load);
     let states: Vec<_> = candidates
         .iter()
@@ -291,4 +295,47 @@ fn windows_follow_the_share_of_waiting_instances() {
             window_s: 0.2
         }
     );
+}
+
+#[test]
+fn arm_4_prices_a_constant_per_tier_and_lets_the_queue_choose_within_it() {
+    let policy = RouteBalance::by_name("routebalance/static-prior", RouteBalanceSettings::default()).expect("known");
+    let chosen = run_policy(policy, idle());
+    // The score of golden A stays as it is: nothing that an instance has to do enters it.
+    let names: Vec<&str> = chosen.iter().map(|(name, ..)| name.as_str()).collect();
+    let in_turn: Vec<&str> = THREE_14B.iter().copied().cycle().take(10).collect();
+    assert_eq!(names, in_turn);
+    assert!(
+        chosen.iter().all(|(_, score, _)| (score - 0.6264).abs() < 5e-5),
+        "{chosen:?}"
+    );
+}
+
+#[test]
+fn arms_2_and_3_do_not_price_latency() {
+    for name in ["routebalance/latency-blind", "routebalance/latency-tiebreak"] {
+        let policy = RouteBalance::by_name(name, RouteBalanceSettings::default()).expect("known");
+        let chosen = run_policy(policy, idle());
+        // .5 * (.36 - .30) / .15 + .5 * (1 - .0196/.1104) for 7B: .2 + .41123; 14B: .33333 + .30978; 72B: .5.
+        assert!(
+            chosen.iter().all(|(_, score, _)| (score - 0.6431).abs() < 5e-5),
+            "{name}: {chosen:?}"
+        );
+        let names: Vec<&str> = chosen.iter().map(|(name, ..)| name.as_str()).collect();
+        assert_eq!(names[..3], *THREE_14B, "{name}");
+    }
+}
+
+#[test]
+fn the_order_of_a_batch_is_a_switch() {
+    let key = |name: &str| {
+        let policy = RouteBalance::by_name(name, RouteBalanceSettings::default()).expect("known");
+        assert_eq!(policy.name(), name);
+        policy.order_key(&[300.0, 100.0, 200.0])
+    };
+    assert_eq!(key("routebalance"), 300.0);
+    assert_eq!(key("routebalance/lpt-min"), 100.0);
+    assert_eq!(key("routebalance/lpt-mean"), 200.0);
+    assert_eq!(key("routebalance/fifo"), 0.0);
+    assert!(RouteBalance::by_name("routebalance/magic", RouteBalanceSettings::default()).is_none());
 }
