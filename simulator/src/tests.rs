@@ -166,8 +166,7 @@ fn alone_on_an_instance_the_times_are_the_physics() {
         arrival: Timestamp::from_secs_f64(arrival_s),
         prompt_tokens: 1500,
         output_tokens: 100,
-        prefix_blocks: None,
-        tenant: None,
+        ..WorkloadRecord::default()
     };
     let options = SimulationOptions {
         hop_s: 0.0,
@@ -243,8 +242,7 @@ fn arriving_at(arrivals_s: &[f64]) -> Vec<WorkloadRecord> {
         arrival: Timestamp::from_secs_f64(*arrival_s),
         prompt_tokens: 1500,
         output_tokens: 100,
-        prefix_blocks: None,
-        tenant: None,
+        ..WorkloadRecord::default()
     };
     arrivals_s.iter().map(record).collect()
 }
@@ -372,7 +370,7 @@ fn a_prompt_seen_before_is_answered_sooner() {
         prompt_tokens: 2048,
         output_tokens: 10,
         prefix_blocks,
-        tenant: None,
+        ..WorkloadRecord::default()
     };
     let same = [
         record(0.0, Some(vec![1, 2, 3, 4])),

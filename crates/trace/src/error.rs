@@ -41,18 +41,54 @@ pub enum TraceError {
         /// What stands there.
         found: String,
     },
-    /// The format cannot be told from the first line.
+    /// The format cannot be told from the first bytes.
     #[error(
-        "{origin}:{line}: this is no known workload: expected the header `TIMESTAMP,ContextTokens,GeneratedTokens` (Azure), \
-         or JSON lines with `input_length` (Mooncake) or `prompt_tokens` (Equipoise), found {found}"
+        "{origin}: this is no known workload: expected the header `TIMESTAMP,ContextTokens,GeneratedTokens` (Azure) or \
+         `Timestamp,Model,Request tokens,…` (BurstGPT), JSON lines with `input_length` (Mooncake) or `prompt_tokens` \
+         (Equipoise), a result of `vllm bench serve` or GuideLLM, our Parquet, or a tar of ServeGen clients; found {found}"
     )]
     UnknownFormat {
         /// Which file.
         origin: String,
-        /// Which line, counted from 1.
-        line: u64,
-        /// What stands there.
+        /// What stands at its beginning.
         found: String,
+    },
+    /// A request comes too late to be put in its place.
+    #[error(
+        "{origin}: a request arrives {late_s} s before one that was passed on {window} requests earlier: the file is too far \
+         out of order to be read in one pass; sort it first (`equipoise trace convert --sort`)"
+    )]
+    OutOfOrder {
+        /// Which file.
+        origin: String,
+        /// By how much, seconds.
+        late_s: f64,
+        /// How many requests are held to be sorted.
+        window: usize,
+    },
+    /// A Parquet file is broken, or holds something else.
+    #[error("{origin}: this Parquet file cannot be read beyond row {row}: {reason}")]
+    Parquet {
+        /// Which file.
+        origin: String,
+        /// After how many rows.
+        row: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A format is not written.
+    #[error("workloads are written as `parquet` or `jsonl`, not as `{format}`")]
+    ReadOnly {
+        /// As asked for.
+        format: crate::WorkloadFormat,
+    },
+    /// A set of clients cannot give what is asked for.
+    #[error("{origin}: {source}")]
+    Generator {
+        /// Which set.
+        origin: String,
+        /// Why.
+        source: crate::GeneratorError,
     },
     /// There is no request in it.
     #[error("{origin}: no request in it: a workload needs at least one")]

@@ -1,8 +1,8 @@
 //! Synthetic workloads: Poisson arrivals, log-normal lengths, one seed.
 
-use equipoise_types::{RandomStream, Timestamp};
+use equipoise_types::RandomStream;
 
-use crate::workload::{Workload, WorkloadRecord};
+use crate::{Arrivals, LengthSource, Synthesis, Workload};
 
 /// A log-normal distribution of lengths, tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,7 +16,7 @@ pub struct Lengths {
 }
 
 impl Lengths {
-    fn draw(&self, stream: &mut RandomStream) -> u32 {
+    pub(crate) fn draw(&self, stream: &mut RandomStream) -> u32 {
         // Mean of a log-normal: median * exp(sigma^2 / 2).
         let median = self.mean * (-0.5 * self.sigma * self.sigma).exp();
         (stream.log_normal(median, self.sigma).round() as u32).clamp(1, self.most.max(1))
@@ -79,6 +79,42 @@ pub enum GeneratorError {
         /// Which one, from 0.
         index: usize,
     },
+    /// A parameter makes no sense.
+    #[error("{what} is {value}; it must be from {least} to {most}")]
+    NotInRange {
+        /// Which one, with its unit.
+        what: &'static str,
+        /// As asked for.
+        value: f64,
+        /// At least.
+        least: f64,
+        /// At most.
+        most: f64,
+    },
+    /// Neither a number of requests nor a duration.
+    #[error("a workload without end: say how many requests, or how long")]
+    Endless,
+    /// There are no lengths to draw from.
+    #[error("there are no lengths to draw from: the trace that they should come from is empty")]
+    NoLengths,
+    /// Clients were not recorded at that time.
+    #[error("the clients were recorded from 0 to {recorded_s} s; {start_s} to {end_s} s is not within")]
+    OutsideRecording {
+        /// Begin of what is asked for.
+        start_s: f64,
+        /// Its end.
+        end_s: f64,
+        /// End of the recording.
+        recorded_s: f64,
+    },
+    /// Nobody sent anything at that time.
+    #[error("no client sends anything from {start_s} to {end_s} s")]
+    NobodySends {
+        /// Begin of what is asked for.
+        start_s: f64,
+        /// Its end.
+        end_s: f64,
+    },
 }
 
 impl WorkloadGenerator {
@@ -91,38 +127,23 @@ impl WorkloadGenerator {
     /// When more than [`Self::MOST_REQUESTS`] are asked for, before anything is made; or when they come so seldom that the
     /// workload would last longer than a century.
     pub fn generate(&self) -> Result<Workload, GeneratorError> {
-        const CENTURY_S: f64 = 100.0 * 365.25 * 86_400.0;
         if self.requests > Self::MOST_REQUESTS {
             return Err(GeneratorError::TooManyRequests {
                 requests: self.requests,
             });
         }
-        let parent = RandomStream::new(self.seed);
-        let mut gaps = parent.derive("arrivals");
-        let mut prompts = parent.derive("prompt lengths");
-        let mut outputs = parent.derive("output lengths");
-        let mean_gap_s = if self.rate_per_s > 0.0 {
-            1.0 / self.rate_per_s
-        } else {
-            0.0
+        let synthesis = Synthesis {
+            arrivals: Arrivals::Poisson,
+            rate_per_s: self.rate_per_s,
+            lengths: LengthSource::LogNormal {
+                prompt: self.prompt,
+                output: self.output,
+            },
+            requests: Some(self.requests as u64),
+            duration_s: None,
+            seed: self.seed,
         };
-        let mut arrival_s = 0.0;
-        let records = (0..self.requests)
-            .map(|index| {
-                arrival_s += gaps.exponential(mean_gap_s);
-                if arrival_s > CENTURY_S {
-                    let rate_per_s = self.rate_per_s;
-                    return Err(GeneratorError::TooSlow { rate_per_s, index });
-                }
-                Ok(WorkloadRecord {
-                    arrival: Timestamp::from_secs_f64(arrival_s),
-                    prompt_tokens: self.prompt.draw(&mut prompts),
-                    output_tokens: self.output.draw(&mut outputs),
-                    prefix_blocks: None,
-                    tenant: None,
-                })
-            })
-            .collect::<Result<_, _>>()?;
+        let records = synthesis.begin().collect::<Result<_, _>>()?;
         Ok(Workload {
             records,
             notes: Vec::new(),
@@ -133,6 +154,7 @@ impl WorkloadGenerator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::WorkloadRecord;
 
     #[test]
     fn means_are_as_asked_for() {

@@ -6,18 +6,31 @@
 //! and logs take one line at a time and keep no more than that in memory; every reader names file and line in its errors.
 //! State: nobody's, these are files. Does not belong here: what a simulator makes of a workload, Parquet ledgers.
 
+mod distribution;
 mod error;
 mod event_log;
+mod format;
 mod generate;
+mod input;
 mod labels;
 mod lines;
+mod order;
+mod parquet;
+mod reader;
+mod record;
+mod serve_gen;
+mod synthesis;
 mod workload;
+mod writer;
 
 pub use error::TraceError;
 pub use event_log::{EventLogHeader, EventLogReader, EventLogWriter, LoggedEvent};
+pub use format::{UnknownFormatName, WorkloadFormat};
 pub use generate::{GeneratorError, Lengths, WorkloadGenerator};
 pub use labels::{GradedFormat, GradedPrompt, GradedSet};
-pub use workload::{
-    MOONCAKE_BLOCK_TOKENS, Malformed, ReadOptions, Workload, WorkloadFormat, WorkloadReader, WorkloadRecord,
-    write_workload,
-};
+pub use reader::{Malformed, ReadOptions, WorkloadReader};
+pub use record::{MOONCAKE_BLOCK_TOKENS, WorkloadRecord};
+pub use serve_gen::{ServeGenClients, ServeGenOptions, ServeGenRequests};
+pub use synthesis::{Arrivals, LengthSource, Synthesis, SyntheticRequests, sample_lengths};
+pub use workload::Workload;
+pub use writer::{WorkloadWriter, write_workload};

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read as _};
 use std::path::Path;
 
 use crate::TraceError;
+use crate::input::open_file;
 
 /// No line of a workload comes near this; an event log's line holds one batch of arrivals.
 const MAX_LINE_BYTES: u64 = 16 * 1024 * 1024;
@@ -21,15 +22,11 @@ pub(crate) struct Lines<R> {
 
 impl Lines<BufReader<File>> {
     pub(crate) fn open(path: &Path) -> Result<Self, TraceError> {
-        let origin = path.display().to_string();
-        match File::open(path) {
-            // Opening a directory succeeds on Unix; only reading fails, and says nothing of use.
-            Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_dir()) => {
-                Err(TraceError::Directory { origin })
-            }
-            Ok(file) => Ok(Self::new(BufReader::with_capacity(1 << 16, file), origin)),
-            Err(source) => Err(TraceError::Open { origin, source }),
-        }
+        let file = open_file(path)?;
+        Ok(Self::new(
+            BufReader::with_capacity(1 << 16, file),
+            path.display().to_string(),
+        ))
     }
 }
 

@@ -63,6 +63,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("nvml-wrapper", &["device"]),
     ("etcd-client", &["store"]),
     ("redb", &["store"]),
+    ("parquet", &["trace"]),
     ("axum", &["control-plane", "agent"]),
     ("dashmap", &["router", "control-plane"]),
     ("prometheus-client", &["telemetry", "router"]),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::WorkloadGenerator;
+use crate::{Malformed, WorkloadGenerator, write_workload};
 use proptest::prelude::*;
 
 const AZURE: &str = "TIMESTAMP,ContextTokens,GeneratedTokens\n\
@@ -272,13 +272,13 @@ fn the_published_traces_read_as_described() {
 proptest! {
     #[test]
     fn our_own_format_reads_back(records in proptest::collection::vec(
-        (0..4_000_000_000_000_000_u64, 1..100_000_u32, 1..5000_u32, proptest::option::of(proptest::collection::vec(any::<u64>(), 0..4)), proptest::option::of("[a-z\"\\\\ ]{0,6}")),
+        (0..4_000_000_000_000_000_u64, 1..100_000_u32, 1..5000_u32, proptest::option::of(proptest::collection::vec(any::<u64>(), 0..4)), proptest::option::of("[a-z\"\\\\ ]{0,6}"), proptest::option::of("[a-z0-9-]{0,6}")),
         1..20,
     )) {
         let mut records: Vec<WorkloadRecord> = records
             .into_iter()
-            .map(|(arrival, prompt_tokens, output_tokens, prefix_blocks, tenant)| WorkloadRecord {
-                arrival: Timestamp(arrival), prompt_tokens, output_tokens, prefix_blocks, tenant,
+            .map(|(arrival, prompt_tokens, output_tokens, prefix_blocks, tenant, prompt_id)| WorkloadRecord {
+                arrival: Timestamp(arrival), prompt_tokens, output_tokens, prefix_blocks, tenant, prompt_id,
             })
             .collect();
         records.sort_by_key(|record| record.arrival);

@@ -4,70 +4,41 @@ use std::io::BufRead;
 
 use equipoise_types::Timestamp;
 
-use super::WorkloadRecord;
-use crate::TraceError;
+use super::csv::Column;
 use crate::error::excerpt;
 use crate::lines::Lines;
+use crate::{TraceError, WorkloadRecord};
+
+const HEADER: &str = "TIMESTAMP,ContextTokens,GeneratedTokens";
 
 /// Which column holds what.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AzureColumns {
-    time: usize,
-    prompt: usize,
-    output: usize,
-}
-
-/// The fields of a CSV line. The traces quote nothing that contains a comma.
-fn fields(line: &str) -> impl Iterator<Item = &str> {
-    line.split(',').map(|field| field.trim().trim_matches('"'))
+    time: Column,
+    prompt: Column,
+    output: Column,
 }
 
 impl AzureColumns {
     /// Finds the columns in the header, in any order and case.
     pub(super) fn of_header<R: BufRead>(lines: &Lines<R>) -> Result<Self, TraceError> {
-        let find = |name: &str| {
-            fields(lines.current())
-                .position(|field| field.eq_ignore_ascii_case(name))
-                .ok_or_else(|| {
-                    lines.malformed(
-                        "the header `TIMESTAMP,ContextTokens,GeneratedTokens`",
-                        excerpt(lines.current()),
-                    )
-                })
-        };
         Ok(Self {
-            time: find("TIMESTAMP")?,
-            prompt: find("ContextTokens")?,
-            output: find("GeneratedTokens")?,
+            time: Column::find(lines, "TIMESTAMP", HEADER)?,
+            prompt: Column::find(lines, "ContextTokens", HEADER)?,
+            output: Column::find(lines, "GeneratedTokens", HEADER)?,
         })
     }
 
     /// Parses the current line.
     pub(super) fn record<R: BufRead>(&self, lines: &Lines<R>) -> Result<WorkloadRecord, TraceError> {
-        let field = |index: usize, name: &str| {
-            fields(lines.current()).nth(index).ok_or_else(|| {
-                let expected = format!("column {} ({name})", index + 1);
-                lines.malformed(expected, format!("only {}", excerpt(lines.current())))
-            })
-        };
-        let tokens = |index: usize, name: &str| {
-            let text = field(index, name)?;
-            text.parse::<u32>().map_err(|_| {
-                lines.malformed(
-                    format!("a whole number of tokens from 0 to {} in {name}", u32::MAX),
-                    excerpt(text),
-                )
-            })
-        };
-        let time = field(self.time, "TIMESTAMP")?;
+        let time = self.time.text(lines)?;
         let arrival = parse_time(time)
             .ok_or_else(|| lines.malformed("a time like `2023-11-16 18:15:46.6805900` in TIMESTAMP", excerpt(time)))?;
         Ok(WorkloadRecord {
             arrival,
-            prompt_tokens: tokens(self.prompt, "ContextTokens")?,
-            output_tokens: tokens(self.output, "GeneratedTokens")?,
-            prefix_blocks: None,
-            tenant: None,
+            prompt_tokens: self.prompt.tokens(lines)?,
+            output_tokens: self.output.tokens(lines)?,
+            ..WorkloadRecord::default()
         })
     }
 }

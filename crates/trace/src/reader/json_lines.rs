@@ -5,10 +5,9 @@ use std::io::BufRead;
 use equipoise_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::WorkloadRecord;
-use crate::TraceError;
 use crate::error::json_reason;
 use crate::lines::Lines;
+use crate::{TraceError, WorkloadRecord};
 
 /// A line of Mooncake's traces. Fields that other editions add are ignored.
 #[derive(Deserialize)]
@@ -25,7 +24,7 @@ struct MooncakeLine {
 /// A line of ours.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
-pub(super) struct EquipoiseLine {
+pub(crate) struct EquipoiseLine {
     arrival_s: f64,
     prompt_tokens: u32,
     output_tokens: u32,
@@ -33,6 +32,8 @@ pub(super) struct EquipoiseLine {
     prefix_blocks: Option<Vec<u64>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tenant: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prompt_id: Option<String>,
 }
 
 impl From<&WorkloadRecord> for EquipoiseLine {
@@ -43,6 +44,7 @@ impl From<&WorkloadRecord> for EquipoiseLine {
             output_tokens: record.output_tokens,
             prefix_blocks: record.prefix_blocks.clone(),
             tenant: record.tenant.clone(),
+            prompt_id: record.prompt_id.clone(),
         }
     }
 }
@@ -57,13 +59,13 @@ pub(super) fn mooncake<R: BufRead>(lines: &Lines<R>) -> Result<WorkloadRecord, T
         prompt_tokens: line.input_length,
         output_tokens: line.output_length,
         prefix_blocks: line.hash_ids,
-        tenant: None,
+        ..WorkloadRecord::default()
     })
 }
 
 pub(super) fn equipoise<R: BufRead>(lines: &Lines<R>) -> Result<WorkloadRecord, TraceError> {
     const EXPECTED: &str = "a request `{\"arrival_s\": x, \"prompt_tokens\": n, \"output_tokens\": n}`, \
-                            `\"prefix_blocks\": [n, …]` and `\"tenant\": \"…\"` if you like";
+                            `\"prefix_blocks\": [n, …]`, `\"tenant\": \"…\"` and `\"prompt_id\": \"…\"` if you like";
     let line: EquipoiseLine =
         serde_json::from_str(lines.current()).map_err(|error| lines.malformed(EXPECTED, json_reason(&error)))?;
     Ok(WorkloadRecord {
@@ -72,11 +74,17 @@ pub(super) fn equipoise<R: BufRead>(lines: &Lines<R>) -> Result<WorkloadRecord, 
         output_tokens: line.output_tokens,
         prefix_blocks: line.prefix_blocks,
         tenant: line.tenant,
+        prompt_id: line.prompt_id,
     })
 }
 
 /// A time that is not negative and fits, `unit_s` seconds each.
-fn arrival<R: BufRead>(lines: &Lines<R>, value: f64, unit_s: f64, name: &str) -> Result<Timestamp, TraceError> {
+pub(super) fn arrival<R: BufRead>(
+    lines: &Lines<R>,
+    value: f64,
+    unit_s: f64,
+    name: &str,
+) -> Result<Timestamp, TraceError> {
     let seconds = value * unit_s;
     if (0.0..1e9).contains(&seconds) {
         Ok(Timestamp::from_secs_f64(seconds))
