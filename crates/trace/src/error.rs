@@ -76,6 +76,20 @@ pub enum TraceError {
         /// Why.
         reason: String,
     },
+    /// Scaling would fill the memory.
+    #[error("more than {most} copies wait for their turn at once: make the factor or the spread of copies smaller")]
+    TooManyCopies {
+        /// At most.
+        most: usize,
+    },
+    /// A request is later than any file may say.
+    #[error("{origin}: request {request} arrives after more than thirty years, which no reader takes")]
+    TooLate {
+        /// Which file.
+        origin: String,
+        /// Which one, from 1.
+        request: u64,
+    },
     /// A format is not written.
     #[error("workloads are written as `parquet` or `jsonl`, not as `{format}`")]
     ReadOnly {

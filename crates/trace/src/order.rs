@@ -76,6 +76,11 @@ impl Window {
         Ok(())
     }
 
+    /// The arrival of the earliest.
+    pub(crate) fn earliest(&self) -> Option<Timestamp> {
+        self.waiting.peek().map(|waiting| waiting.record.arrival)
+    }
+
     /// Lets the earliest go.
     pub(crate) fn pop(&mut self) -> Option<WorkloadRecord> {
         let record = self.waiting.pop()?.record;

@@ -3,9 +3,14 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use equipoise_types::Timestamp;
+
 use crate::parquet::ParquetSink;
 use crate::reader::json_lines::EquipoiseLine;
 use crate::{TraceError, WorkloadFormat, WorkloadRecord};
+
+/// Readers take no arrival from here on: 31.7 years.
+pub(crate) const MOST_ARRIVAL: Timestamp = Timestamp(1_000_000_000_000_000_000);
 
 /// Writes requests one after the other, holding no more than a row group of them (65,536 in Parquet).
 ///
@@ -47,8 +52,14 @@ impl<W: Write + Send> WorkloadWriter<W> {
     /// Writes the next request. A reader expects them by arrival.
     ///
     /// # Errors
-    /// The output fails.
+    /// The output fails, or the arrival is more than thirty years away.
     pub fn write(&mut self, record: WorkloadRecord) -> Result<(), TraceError> {
+        if record.arrival >= MOST_ARRIVAL {
+            return Err(TraceError::TooLate {
+                origin: self.origin.clone(),
+                request: self.written + 1,
+            });
+        }
         let result = match &mut self.sink {
             Sink::Lines(output) => write_line(output, &record),
             Sink::Parquet(sink) => sink.push(record).map_err(io::Error::other),

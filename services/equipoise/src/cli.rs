@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use equipoise_router::PredictorSource;
+use equipoise_trace::WorkloadFormat;
 
 /// Fleet scheduler and load balancer for LLM serving: each request goes to one concrete instance, weighed by predicted
 /// quality, queue latency and joules.
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Agent(Agent),
     /// Replay a trace against a described fleet in virtual time, with the router's own decision code.
     Simulate(Simulate),
+    /// Look at workload traces, convert, scale and generate them.
+    Trace(crate::trace::Options),
     /// Run a router's event log through the scheduler again and compare every decision.
     Replay(Replay),
     /// Reports from the control plane's ledger.
@@ -172,12 +175,16 @@ pub(crate) struct Simulate {
     /// The fleet. Default: the built-in fleet of `up`.
     #[arg(long, value_name = "FILE")]
     pub(crate) fleet: Option<PathBuf>,
-    /// A trace: Azure CSV, Mooncake JSONL, or our own JSONL. Default: a generated one.
+    /// A trace: Azure or BurstGPT CSV, Mooncake JSONL, a result of `vllm bench serve` or GuideLLM, ServeGen clients, our
+    /// own Parquet or JSONL. Default: a generated one.
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
+    /// The trace's format, where its first bytes do not tell; see `equipoise trace stat --help`.
+    #[arg(long, requires = "trace")]
+    pub(crate) format: Option<WorkloadFormat>,
     #[arg(long, value_delimiter = ',', default_value = "equipoise", help = policies("Policies to compare, separated by commas"))]
     pub(crate) policy: Vec<String>,
-    /// Seed of the generated trace and of every random draw.
+    /// Seed of the generated trace, of what ServeGen clients send, and of every random draw.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
     /// Requests of the generated trace.

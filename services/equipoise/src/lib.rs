@@ -18,6 +18,7 @@ mod scheduling;
 mod signal;
 mod simulate;
 mod terminal;
+mod trace;
 mod up;
 
 use std::process::ExitCode;
@@ -61,6 +62,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Router(options) => serve(cli.log_format, router::run(options)),
         Command::Agent(options) => serve(cli.log_format, agent::run(options)),
         Command::Simulate(options) => simulate::run(&options),
+        Command::Trace(options) => trace::run(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Report(options) => ask(report::run(options)),
         Command::Fleet(options) => ask(fleet::run(options)),

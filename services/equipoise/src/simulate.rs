@@ -13,7 +13,7 @@ use equipoise_predict::Predictor;
 use equipoise_simulator::{
     PromptSet, Questions, SimulationOptions, render_table, simulate, simulate_recorded, to_json,
 };
-use equipoise_trace::{Malformed, ReadOptions, Workload, WorkloadGenerator};
+use equipoise_trace::{Malformed, ReadOptions, ServeGenOptions, Workload, WorkloadGenerator};
 
 use crate::terminal::{complain, say};
 use crate::{cli, scheduling};
@@ -91,7 +91,12 @@ fn workload(options: &cli::Simulate) -> anyhow::Result<Workload> {
     Ok(Workload::load(
         path,
         &ReadOptions {
+            format: options.format,
             malformed,
+            serve_gen: ServeGenOptions {
+                seed: options.seed,
+                ..ServeGenOptions::default()
+            },
             ..ReadOptions::default()
         },
     )?)

@@ -12,6 +12,7 @@ use parquet::schema::types::ColumnDescriptor;
 
 use super::BATCH_REQUESTS;
 use crate::reader::RecordSource;
+use crate::writer::MOST_ARRIVAL;
 use crate::{TraceError, WorkloadRecord};
 
 /// A column's place and shape.
@@ -204,9 +205,8 @@ impl Columns {
 
 /// A time that is not negative, as everywhere less than thirty years.
 fn arrival(nanos: i64) -> Result<Timestamp, String> {
-    const LIMIT: u64 = 1_000_000_000_000_000_000;
-    match u64::try_from(nanos) {
-        Ok(nanos) if nanos < LIMIT => Ok(Timestamp(nanos)),
+    match u64::try_from(nanos).map(Timestamp) {
+        Ok(arrival) if arrival < MOST_ARRIVAL => Ok(arrival),
         _ => Err(format!("arrival_ns is {nanos}, not from zero to thirty years")),
     }
 }
