@@ -119,8 +119,12 @@ pub(crate) fn excerpt(line: &str) -> String {
     if line.is_empty() {
         return "nothing".to_owned();
     }
-    let shown: String = line.chars().take(SHOWN).collect();
-    if shown.len() < line.len() {
+    // A terminal must not obey what a file says.
+    let shown = line.chars().take(SHOWN);
+    let shown: String = shown
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+        .collect();
+    if line.chars().nth(SHOWN).is_some() {
         format!("`{shown}…`")
     } else {
         format!("`{shown}`")

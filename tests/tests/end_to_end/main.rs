@@ -28,6 +28,7 @@ mod real_vllm;
 mod replay;
 mod simulate;
 mod streams;
+mod trace;
 mod wishes;
 
 use std::time::Duration;

@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 use std::io::Write as _;
 
 const BURST: &str = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n\
@@ -105,4 +106,73 @@ fn no_more_than_the_window_is_read_ahead() {
     let text = format!("{}nonsense\n{}", line(1), line(2));
     let items = stream(&text, 0);
     assert_eq!(items.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+}
+
+/// A small file of every format that is text.
+fn samples() -> Vec<(WorkloadFormat, String)> {
+    let azure = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n";
+    let mooncake = "{\"timestamp\": 1500, \"input_length\": 600, \"output_length\": 3, \"hash_ids\": [0, 7]}\n";
+    let vllm =
+        "{\"input_lens\": [20, 300], \"output_lens\": [5, 60], \"start_times\": [1.5, 2.5], \"errors\": [\"\", \"\"]}";
+    let guidellm = "{\"benchmarks\": [{\"requests\": {\"successful\": [{\"start_time\": 1.0, \"prompt_tokens\": 1, \
+                    \"output_tokens\": 2}]}}]}";
+    vec![
+        (WorkloadFormat::AzureCsv, azure.to_owned()),
+        (WorkloadFormat::BurstGptCsv, BURST.to_owned()),
+        (WorkloadFormat::MooncakeJsonl, mooncake.to_owned()),
+        (WorkloadFormat::EquipoiseJsonl, line(3)),
+        (WorkloadFormat::VllmJson, vllm.to_owned()),
+        (WorkloadFormat::GuidellmJson, guidellm.to_owned()),
+    ]
+}
+
+/// Reads as far as it goes, in every way.
+fn read_anything(bytes: &[u8], format: Option<WorkloadFormat>) {
+    for malformed in [Malformed::Fail, Malformed::Skip] {
+        let options = ReadOptions {
+            format,
+            malformed,
+            window: 3,
+            ..ReadOptions::default()
+        };
+        if let Ok(reader) = WorkloadReader::new(bytes, "noise", &options) {
+            // An error that comes for ever would hang here.
+            assert!(reader.take(10_000).count() < 10_000);
+        }
+    }
+}
+
+#[test]
+fn every_sample_is_told_by_its_first_bytes() {
+    for (format, text) in samples() {
+        let mut reader = WorkloadReader::new(text.as_bytes(), "sample", &ReadOptions::default()).expect("known");
+        assert_eq!(reader.format(), format);
+        assert!(reader.by_ref().all(|record| record.is_ok()), "{format}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic_in_any_reader(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        read_anything(&bytes, None);
+        for format in WorkloadFormat::ALL {
+            read_anything(&bytes, Some(format));
+        }
+        let gzip = [b"\x1f\x8b\x08\x00".as_slice(), &bytes].concat();
+        read_anything(&gzip, None);
+    }
+
+    #[test]
+    fn damaged_files_never_panic(
+        which in any::<prop::sample::Index>(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+    ) {
+        let (_, text) = which.get(&samples()).clone();
+        let mut bytes = text.into_bytes();
+        for (place, value) in changes {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        read_anything(&bytes, None);
+    }
 }
