@@ -21,8 +21,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
-PEERS = ["vllm-router==0.1.17", "sglang-router==0.3.2", "smg==1.13.0"]
-HEAVY_PEERS = ["litellm[proxy]==1.106.2"]
+# Each in an environment of its own: sglang-router brings a program called smg, too.
+PEERS = {"vllm-router": "vllm-router==0.1.17", "sglang-router": "sglang-router==0.3.2", "smg": "smg==1.13.0"}
+HEAVY_PEERS = {"litellm": "litellm[proxy]==1.106.2"}
 ENGINE_PORTS = [19101, 19102, 19103]
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -105,13 +106,13 @@ def answers(url):
 
 def routers(options, policy):
     """Name, command, base URL and environment of every router that is installed."""
-    binaries = Path(options.venv) / "bin"
     workers = [f"http://127.0.0.1:{port}" for port in ENGINE_PORTS]
     found = []
 
     def peer(name, port, command, environment=None):
-        if (binaries / command[0]).exists():
-            command = [binaries / command[0], *command[1:]]
+        program = Path(options.venv) / command[0] / "bin" / command[0]
+        if program.exists():
+            command = [program, *command[1:]]
             found.append((name, command, f"http://127.0.0.1:{port}", environment))
         else:
             print(f"{name}: not installed (--install), left out", flush=True)
@@ -238,11 +239,12 @@ def open_loop(options):
 
 
 def install(options):
-    subprocess.run([sys.executable, "-m", "venv", options.venv], check=True)
-    wanted = PEERS + (HEAVY_PEERS if options.litellm else [])
-    for package in wanted:
+    wanted = {**PEERS, **(HEAVY_PEERS if options.litellm else {})}
+    for name, package in wanted.items():
         print(f"installing {package}", flush=True)
-        done = subprocess.run([f"{options.venv}/bin/pip", "install", "--quiet", package])
+        home = Path(options.venv) / name
+        subprocess.run([sys.executable, "-m", "venv", home], check=True)
+        done = subprocess.run([home / "bin" / "pip", "install", "--quiet", package])
         if done.returncode != 0:
             print(f"{package} could not be installed: it will be left out", flush=True)
 
@@ -251,7 +253,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--install", action="store_true", help="install the peers and end")
     parser.add_argument("--litellm", action="store_true", help="litellm too: large and slow")
-    parser.add_argument("--venv", default=str(REPOSITORY / "target" / "peers"), help="where the peers are installed")
+    parser.add_argument("--venv", default=str(REPOSITORY / "target" / "peers"), help="folder of the peers' virtual environments")
     parser.add_argument("--binaries", default=str(REPOSITORY / "target" / "release"), help="where ours were built")
     parser.add_argument("--seconds", type=int, default=8, help="of each row")
     parser.add_argument("--only", default="", help="routers, by the beginning of their names, comma-separated")
