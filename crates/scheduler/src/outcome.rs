@@ -106,12 +106,13 @@ impl Default for Outcomes {
 }
 
 impl Outcomes {
-    /// Remembers a decision; decisions come in order. `candidates` are those that passed the hard constraints.
+    /// Remembers a decision; decisions come in order. `scored` are those that passed the hard constraints, with the
+    /// policy's score where it is absolute.
     pub(crate) fn keep(
         &mut self,
         request: &Request,
         chosen: &Candidate,
-        candidates: &[Candidate],
+        scored: &[(Candidate, Option<f64>)],
         policy: &dyn Policy,
     ) {
         // The score says how much quality weighs. A policy without one is measured by quality alone.
@@ -124,11 +125,10 @@ impl Outcomes {
             at(1.0).zip(at(0.0)).map_or(1.0, |(good, bad)| good - bad)
         };
         self.models.clear();
-        for candidate in std::iter::once(chosen).chain(candidates) {
+        let of_chosen = (*chosen, policy.score(request, chosen));
+        for (candidate, score) in std::iter::once(&of_chosen).chain(scored) {
             let quality = candidate.estimate().quality;
-            let rest = policy
-                .score(request, candidate)
-                .map_or(0.0, |score| score - weight * quality) as f32;
+            let rest = score.map_or(0.0, |score| score - weight * quality) as f32;
             match self.models.iter_mut().find(|entry| entry.model == candidate.model) {
                 // An instance of the chosen model is as good as the chosen one: feedback tells models apart.
                 Some(entry) => entry.rest = entry.rest.max(rest),
@@ -232,7 +232,7 @@ mod tests {
         let request = crate::scheduler::tests::request(0);
         for decision in 0..1000_u32 {
             // One to three models, the chosen one among them by its number.
-            let models: Vec<Candidate> = (0..=decision % 3).map(|model| candidate(model, 0.5)).collect();
+            let models: Vec<_> = (0..=decision % 3).map(|model| (candidate(model, 0.5), None)).collect();
             let chosen = candidate(decision % 3, 0.25);
             outcomes.keep(&request, &chosen, &models, &Random);
             assert!(outcomes.entries.len() <= 100);

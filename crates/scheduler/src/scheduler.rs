@@ -268,8 +268,6 @@ impl Scheduler {
             Some(other) => (other, self.policy.score(request, other)),
             None => (candidate, score),
         };
-        self.outcomes
-            .keep(request, candidate, &self.candidates, self.policy.as_ref());
         let silent = !request.streams;
         let uncached = request.prompt_tokens.saturating_sub(candidate.cached_tokens);
         self.fleet.book(
@@ -291,21 +289,23 @@ impl Scheduler {
             waited_s: now.secs_since(pending.arrived_at),
             explored: explored.is_some(),
         }));
-        self.explain(now, &pending.request, candidate.instance, explored.is_some());
+        self.explain(now, &pending.request, candidate, explored.is_some());
         self.decisions += 1;
         self.out.insert(request.id, pending);
     }
 
-    fn explain(&mut self, now: Timestamp, request: &Request, chosen: InstanceId, explored: bool) {
+    fn explain(&mut self, now: Timestamp, request: &Request, chosen: &Candidate, explored: bool) {
         let mut explanation = self.explanations.blank();
         explanation.decision = DecisionId(self.decisions);
         explanation.request = request.id;
         explanation.at = now;
-        explanation.chosen = chosen;
+        explanation.chosen = chosen.instance;
         explanation.explored = explored;
         let scored = |candidate: &Candidate| (*candidate, self.policy.score(request, candidate));
         explanation.candidates.extend(self.candidates.iter().map(scored));
         explanation.ruled_out.extend_from_slice(&self.ruled_out);
+        let scored = &explanation.candidates;
+        self.outcomes.keep(request, chosen, scored, self.policy.as_ref());
         self.explanations.keep(explanation);
     }
 
