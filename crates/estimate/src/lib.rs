@@ -5,6 +5,7 @@
 //! holds it (the fleet, one estimator per instance and one predictor per model). Does not belong here: which instance
 //! to take, and anything that knows more than one instance.
 
+mod conformal;
 mod instance;
 mod length;
 mod load;
@@ -13,6 +14,7 @@ mod residual;
 mod slope;
 mod split;
 
+pub use conformal::ConformalThreshold;
 pub use instance::{InstanceEstimator, Observation, Prediction, PriceOfTokens};
 pub use length::{LengthEstimate, LengthPredictor};
 pub use load::InstanceLoad;

@@ -3,7 +3,7 @@
 use equipoise_policy::{PolicySettings, SettingsError};
 use serde::{Deserialize, Serialize};
 
-use crate::ExplorationSettings;
+use crate::{CascadeSettings, ExplorationSettings};
 
 /// Settings of one scheduler. Absent fields keep their defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct SchedulerConfig {
     pub feedback_memory: f64,
     /// Whether some requests go elsewhere to learn about models. Off by default.
     pub exploration: ExplorationSettings,
+    /// Whether first answers of `auto` that are not sure of themselves are replaced by a better model's. Off by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cascade: Option<CascadeSettings>,
 }
 
 impl Default for SchedulerConfig {
@@ -44,6 +47,7 @@ impl Default for SchedulerConfig {
             telemetry_stale_s: 5.0,
             feedback_memory: 100.0,
             exploration: ExplorationSettings::default(),
+            cascade: None,
         }
     }
 }
@@ -70,6 +74,7 @@ impl SchedulerConfig {
             }
         }
         self.exploration.validate()?;
+        self.cascade.map_or(Ok(()), CascadeSettings::validate)?;
         let (least, most) = (10.0, 1e6);
         if !(least..=most).contains(&self.feedback_memory) {
             return Err(SettingsError::Range {

@@ -8,6 +8,8 @@ use equipoise_policy::Request;
 use equipoise_types::{DecisionId, InstanceId, RequestId};
 use serde::{Deserialize, Serialize};
 
+use crate::Gate;
+
 /// Something that happened. The driver says when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(
@@ -33,6 +35,16 @@ pub enum Event {
     Finished {
         /// Which.
         request: RequestId,
+        /// What the engine counted, if it said so.
+        usage: Option<TokenUsage>,
+    },
+    /// A request with a gate was answered in full, and the answer is held back: how sure it is of itself. The scheduler
+    /// answers with `Deliver` or, where it is not sure enough, with the dispatch to a better model.
+    Judged {
+        /// Which.
+        request: RequestId,
+        /// [0, 1]: the geometric mean of its tokens' probabilities.
+        confidence: f64,
         /// What the engine counted, if it said so.
         usage: Option<TokenUsage>,
     },
@@ -96,6 +108,11 @@ pub enum Action {
         /// How many wait before it.
         ahead: u32,
     },
+    /// Show the answer that was held back: it passed its gate, or nobody better can take over now. The request has ended.
+    Deliver {
+        /// Which.
+        request: RequestId,
+    },
     /// The request will not be served.
     Refuse {
         /// Which.
@@ -126,6 +143,9 @@ pub struct Dispatch {
     /// [`ExplorationSettings`](crate::ExplorationSettings).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub explored: bool,
+    /// What the answer must pass before it is shown, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
 }
 
 /// Why a request is not served. Its text names the place and the mend.

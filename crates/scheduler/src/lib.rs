@@ -5,6 +5,7 @@
 //! seeded stream: the same events give the same actions, live, replayed and simulated. Does not belong here: carrying
 //! actions out, and scores.
 
+mod cascade;
 mod config;
 mod event;
 mod explanation;
@@ -14,6 +15,7 @@ mod placement;
 mod queue;
 mod scheduler;
 
+pub use cascade::{CascadeSettings, Gate};
 pub use config::SchedulerConfig;
 pub use equipoise_policy::{Prefix, Request, Target, Weights, Wishes};
 pub use event::{Action, Dispatch, Event, Failure, Refusal, TokenUsage};

@@ -56,6 +56,8 @@ struct Kept {
     /// The score's weight of quality.
     weight: f32,
     predicted: f32,
+    /// How sure the answer was of itself, where that was asked; else no number.
+    confidence: f32,
     judged: bool,
 }
 
@@ -78,6 +80,8 @@ pub(crate) struct Judged<'a> {
     pub(crate) model: ModelId,
     pub(crate) base: f64,
     pub(crate) predicted: f64,
+    /// How sure the answer was of itself; `None` where that was not asked.
+    pub(crate) confidence: Option<f64>,
     weight: f64,
     entries: std::collections::vec_deque::Iter<'a, Entry>,
 }
@@ -144,6 +148,7 @@ impl Outcomes {
             entries: u32::try_from(self.models.len()).unwrap_or(u32::MAX),
             weight: weight as f32,
             predicted: chosen.estimate().quality as f32,
+            confidence: f32::NAN,
             judged: false,
         });
         self.entries.extend(&self.models);
@@ -156,17 +161,25 @@ impl Outcomes {
         }
     }
 
+    fn kept(&mut self, decision: DecisionId) -> Option<&mut Kept> {
+        let index = usize::try_from(decision.0.checked_sub(self.first)?).ok()?;
+        self.decisions.get_mut(index)
+    }
+
+    /// How sure the answer to a decision is of itself.
+    pub(crate) fn note_confidence(&mut self, decision: DecisionId, confidence: f64) {
+        if let Some(kept) = self.kept(decision) {
+            kept.confidence = confidence as f32;
+        }
+    }
+
     /// Marks a decision as judged.
     pub(crate) fn judge(&mut self, decision: DecisionId) -> Result<Judged<'_>, FeedbackError> {
-        let index = decision
-            .0
-            .checked_sub(self.first)
-            .and_then(|index| usize::try_from(index).ok());
-        let kept = index.and_then(|index| self.decisions.get_mut(index));
-        let kept = kept.ok_or(FeedbackError::Unknown)?;
+        let kept = self.kept(decision).ok_or(FeedbackError::Unknown)?;
         if std::mem::replace(&mut kept.judged, true) {
             return Err(FeedbackError::Duplicate);
         }
+        let kept = *kept;
         let start = usize::try_from(kept.start - self.first_entry).unwrap_or(usize::MAX);
         let entries = self.entries.range(start..start + kept.entries as usize);
         let chosen = entries.clone().next().ok_or(FeedbackError::Unknown)?;
@@ -174,6 +187,7 @@ impl Outcomes {
             model: chosen.model,
             base: f64::from(chosen.base),
             predicted: f64::from(kept.predicted),
+            confidence: Some(f64::from(kept.confidence)).filter(|confidence| !confidence.is_nan()),
             weight: f64::from(kept.weight),
             entries,
         })

@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use equipoise_policy::Request;
-use equipoise_types::{InstanceId, RequestId, Timestamp};
+use equipoise_types::{DecisionId, InstanceId, RequestId, Timestamp};
 
-use crate::Failure;
+use crate::{Failure, Gate};
 
 /// A request on its way to an instance.
 #[derive(Clone, Debug)]
@@ -19,6 +19,18 @@ pub(crate) struct Pending {
     pub(crate) last_failure: Option<Failure>,
     /// Answered it with a server error, and is not blamed yet.
     pub(crate) suspect: Option<InstanceId>,
+    /// The gate that its answer must pass, with the decision and the predicted quality of the model that gives it.
+    pub(crate) gated: Option<Gated>,
+    /// It has an answer already that was not sure of itself.
+    pub(crate) escalated: bool,
+}
+
+/// A dispatch with a gate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gated {
+    pub(crate) gate: Gate,
+    pub(crate) decision: DecisionId,
+    pub(crate) quality: f64,
 }
 
 /// Higher priority first, then who came first.

@@ -7,11 +7,12 @@ use equipoise_policy::{Candidate, Constraint, Policy, Request, SettingsError, Ta
 use equipoise_types::{DecisionId, InstanceId, RandomStream, RequestId, Timestamp};
 use indexmap::IndexMap;
 
+use crate::cascade::Cascade;
 use crate::explanation::Explanations;
 use crate::exploration::Exploration;
 use crate::outcome::Outcomes;
 use crate::placement::{Decision, Placement};
-use crate::queue::{Pending, Place, Queue};
+use crate::queue::{Gated, Pending, Place, Queue};
 use crate::{Action, Dispatch, Event, Failure, FeedbackError, Judgement, Refusal, SchedulerConfig};
 
 /// While requests wait, they are looked at again at least this often: room may come from another router's request.
@@ -41,6 +42,7 @@ pub struct Scheduler {
     ruled_out: Vec<(InstanceId, Constraint)>,
     explanations: Explanations,
     exploration: Exploration,
+    cascade: Cascade,
     outcomes: Outcomes,
     last_feedback: Option<Result<Judgement, FeedbackError>>,
     regret: f64,
@@ -59,6 +61,7 @@ impl Scheduler {
         let exploring = RandomStream::new(config.seed).derive("exploration");
         Ok(Self {
             exploration: Exploration::new(config.exploration, exploring),
+            cascade: Cascade::new(config.cascade),
             config,
             policy,
             fleet,
@@ -129,6 +132,11 @@ impl Scheduler {
                     self.serve_queue(now, actions);
                 }
             }
+            Event::Judged {
+                request,
+                confidence,
+                usage,
+            } => self.judged(now, request, confidence, usage, actions),
             Event::Failed { request, failure } => self.failed(now, request, failure, actions),
             Event::Cancelled { request } => self.cancelled(now, request, actions),
             Event::Fleet(delta) => {
@@ -167,6 +175,8 @@ impl Scheduler {
                     tried: Vec::new(),
                     last_failure: None,
                     suspect: None,
+                    gated: None,
+                    escalated: false,
                 });
             }
         }
@@ -252,7 +262,7 @@ impl Scheduler {
     fn dispatch(
         &mut self,
         now: Timestamp,
-        pending: Pending,
+        mut pending: Pending,
         candidate: &Candidate,
         score: Option<f64>,
         actions: &mut Vec<Action>,
@@ -268,7 +278,14 @@ impl Scheduler {
             Some(other) => (other, self.policy.score(request, other)),
             None => (candidate, score),
         };
-        let silent = !request.streams;
+        let (decision, quality) = (DecisionId(self.decisions), candidate.estimate().quality);
+        let gate = if pending.escalated {
+            None
+        } else {
+            self.cascade.gate(request, candidate, &self.candidates)
+        };
+        // Of an answer that is held back no token is seen before the last.
+        let silent = !request.streams || gate.is_some();
         let uncached = request.prompt_tokens.saturating_sub(candidate.cached_tokens);
         self.fleet.book(
             now,
@@ -281,17 +298,23 @@ impl Scheduler {
         self.fleet.note_prefix(candidate.instance, &request.prefix.blocks);
         actions.push(Action::Dispatch(Dispatch {
             request: request.id,
-            decision: DecisionId(self.decisions),
+            decision,
             instance: candidate.instance,
             attempt: u32::try_from(pending.tried.len()).unwrap_or(u32::MAX).saturating_add(1),
             estimate: *candidate.estimate(),
             score,
             waited_s: now.secs_since(pending.arrived_at),
             explored: explored.is_some(),
+            gate,
         }));
         self.explain(now, &pending.request, candidate, explored.is_some());
         self.decisions += 1;
-        self.out.insert(request.id, pending);
+        pending.gated = gate.map(|gate| Gated {
+            gate,
+            decision,
+            quality,
+        });
+        self.out.insert(pending.request.id, pending);
     }
 
     fn explain(&mut self, now: Timestamp, request: &Request, chosen: &Candidate, explored: bool) {
@@ -452,6 +475,7 @@ impl Scheduler {
     }
 }
 
+mod escalation;
 mod feedback;
 #[cfg(test)]
 pub(crate) mod tests;

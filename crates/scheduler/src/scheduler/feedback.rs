@@ -24,6 +24,9 @@ impl Scheduler {
                 .map_or(base, |model| model.quality.shift(now).correct(base))
         });
         let (model, base, predicted) = (judged.model, judged.base, judged.predicted);
+        if let Some(confidence) = judged.confidence {
+            self.cascade.observe(model, confidence, score);
+        }
         self.fleet.graded(now, model, self.config.feedback_memory, base, score);
         self.regret += regret;
         Ok(Judgement {

@@ -469,6 +469,7 @@ enum Step {
     FirstToken(u64),
     Tokens(u64, u32),
     Finish(u64),
+    Judge(u64, bool),
     Fail(u64, u8),
     Cancel(u64),
     Sample(usize, bool, u32),
@@ -485,6 +486,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => id.clone().prop_map(Step::FirstToken),
         2 => (id.clone(), 1..90_u32).prop_map(|(id, count)| Step::Tokens(id, count)),
         5 => id.clone().prop_map(Step::Finish),
+        2 => (id.clone(), any::<bool>()).prop_map(|(id, sure)| Step::Judge(id, sure)),
         2 => (id.clone(), 0..4_u8).prop_map(|(id, kind)| Step::Fail(id, kind)),
         1 => id.prop_map(Step::Cancel),
         1 => (0..3_usize, any::<bool>(), 0..9_u32).prop_map(|(at, healthy, running)| Step::Sample(at, healthy, running)),
@@ -496,6 +498,14 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// Two small ones and one that is better.
+fn declared(at: usize) -> InstanceSpec {
+    let (model, quality) = if at == 2 { ("n", 0.8) } else { ("m", 0.5) };
+    let mut spec = spec(NAMES[at], model, 2, None);
+    spec.model.quality = Some(quality);
+    spec
+}
 
 fn event_of(step: &Step) -> Event {
     let request_id = |id: &u64| RequestId(*id);
@@ -526,6 +536,11 @@ fn event_of(step: &Step) -> Event {
                 prompt_tokens: 100,
                 output_tokens: 30,
             }),
+        },
+        Step::Judge(id, sure) => Event::Judged {
+            request: request_id(id),
+            confidence: if *sure { 0.9 } else { 0.1 },
+            usage: None,
         },
         Step::Fail(id, kind) => {
             let failure = [
@@ -561,10 +576,7 @@ fn event_of(step: &Step) -> Event {
         Step::Remove(at) => Event::Fleet(FleetDelta::Remove {
             name: NAMES[*at].into(),
         }),
-        Step::Upsert(at) => {
-            let model = if *at == 2 { "n" } else { "m" };
-            Event::Fleet(FleetDelta::Upsert(spec(NAMES[*at], model, 2, None)))
-        }
+        Step::Upsert(at) => Event::Fleet(FleetDelta::Upsert(declared(*at))),
         Step::Pass(_) => Event::Timer,
     }
 }
@@ -592,7 +604,7 @@ fn follow(step: &Step, stage: &mut Stage, fates: &mut BTreeMap<u64, Fate>, down:
         Step::Pass(ms) => stage.now += Duration::from_millis(u64::from(*ms)),
         Step::Cancel(id) => _ = fates.remove(id),
         Step::Finish(id) | Step::Fail(id, 2) if out(id) => _ = fates.remove(id),
-        Step::Fail(id, _) if out(id) => _ = fates.insert(*id, Fate::Waiting),
+        Step::Judge(id, _) | Step::Fail(id, _) if out(id) => _ = fates.insert(*id, Fate::Waiting),
         Step::Admin(at, true) | Step::Remove(at) => _ = down.insert(*at as u32),
         Step::Admin(at, false) if state_of(at).0 => _ = down.remove(&(*at as u32)),
         Step::Upsert(at) if !state_of(at).1 => _ = down.remove(&(*at as u32)),
@@ -605,13 +617,10 @@ fn run(policy: &str, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
         policy: policy.into(),
         queue_limit: 5,
         queue_timeout_s: 1.0,
+        cascade: Some(crate::CascadeSettings::default()),
         ..SchedulerConfig::default()
     };
-    let specs = [
-        spec("a", "m", 2, None),
-        spec("b", "m", 2, None),
-        spec("c", "n", 2, None),
-    ];
+    let specs = [0, 1, 2].map(declared);
     let mut stage = Stage::new(config, &specs);
     let mut fates: BTreeMap<u64, Fate> = BTreeMap::new();
     let mut down: BTreeSet<u32> = BTreeSet::new();
@@ -625,7 +634,7 @@ fn run(policy: &str, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
                     prop_assert_eq!(fates.insert(dispatch.request.0, Fate::Out), Some(Fate::Waiting));
                     prop_assert!(!down.contains(&dispatch.instance.0), "{:?} {:?}", step, dispatch);
                 }
-                Action::Refuse { request, .. } => {
+                Action::Refuse { request, .. } | Action::Deliver { request } => {
                     prop_assert_eq!(fates.remove(&request.0), Some(Fate::Waiting));
                 }
                 Action::Queue { request, .. } => {

@@ -1,0 +1,101 @@
+//! Cascades: a first answer that is not sure of itself is not shown, and a better model is asked.
+
+use std::collections::BTreeMap;
+
+use equipoise_estimate::ConformalThreshold;
+use equipoise_policy::{Candidate, Request, SettingsError, Target};
+use equipoise_types::ModelId;
+use serde::{Deserialize, Serialize};
+
+/// How sure a first answer must be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CascadeSettings {
+    /// Least confidence of an answer that is shown, [0, 1]; outcomes raise it where the risk demands.
+    pub threshold: f64,
+    /// Most expected badness of an answer that passes, (0, 1): with scores of 0 and 1 the share of bad ones.
+    pub risk: f64,
+    /// Outcomes per model that count.
+    pub memory: usize,
+}
+
+impl Default for CascadeSettings {
+    fn default() -> Self {
+        Self {
+            threshold: 0.7,
+            risk: 0.2,
+            memory: 500,
+        }
+    }
+}
+
+impl CascadeSettings {
+    pub(crate) fn validate(self) -> Result<(), SettingsError> {
+        let figures = [
+            ("threshold", self.threshold, 0.0, 1.0),
+            ("risk", self.risk, 0.001, 0.999),
+            ("memory", self.memory as f64, 10.0, 100_000.0),
+        ];
+        for (name, value, least, most) in figures {
+            if !(least..=most).contains(&value) {
+                return Err(SettingsError::Range {
+                    name,
+                    value,
+                    least,
+                    most,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a dispatched request's answer must pass before it is shown. The driver says how sure the answer is with
+/// [`Event::Judged`](crate::Event::Judged), or, where it cannot tell, ends the request as if there were no gate.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    /// Least confidence that passes; [0, 1], or above where nothing passes.
+    pub threshold: f64,
+}
+
+/// One threshold per model.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cascade {
+    settings: Option<CascadeSettings>,
+    thresholds: BTreeMap<ModelId, ConformalThreshold>,
+}
+
+impl Cascade {
+    pub(crate) fn new(settings: Option<CascadeSettings>) -> Self {
+        Self {
+            settings,
+            thresholds: BTreeMap::new(),
+        }
+    }
+
+    /// The gate for a first answer of `chosen`: there is one where the choice of a model is open and a better one could
+    /// take over.
+    pub(crate) fn gate(&self, request: &Request, chosen: &Candidate, candidates: &[Candidate]) -> Option<Gate> {
+        let settings = self.settings?;
+        let quality = chosen.estimate().quality;
+        let better = |candidate: &Candidate| candidate.model != chosen.model && candidate.estimate().quality > quality;
+        if request.target != Target::Auto || !candidates.iter().any(better) {
+            return None;
+        }
+        let known = self.thresholds.get(&chosen.model);
+        Some(Gate {
+            // JSON, which the event log is, has no infinity.
+            threshold: known.map_or(settings.threshold, ConformalThreshold::current).min(2.0),
+        })
+    }
+
+    /// An answer that had passed was good or not.
+    pub(crate) fn observe(&mut self, model: ModelId, confidence: f64, score: f64) {
+        let Some(settings) = self.settings else { return };
+        let fresh = || ConformalThreshold::new(settings.threshold, settings.risk, settings.memory);
+        self.thresholds
+            .entry(model)
+            .or_insert_with(fresh)
+            .observe(confidence, score);
+    }
+}
