@@ -55,6 +55,26 @@ pub(crate) fn members(bytes: &[u8], object: Range<usize>) -> Result<Vec<Member>,
     }
 }
 
+/// The elements of the array that is `bytes[array]`, in order, or the offset at which it stops being an array.
+pub(crate) fn elements(bytes: &[u8], array: Range<usize>) -> Result<Vec<Range<usize>>, usize> {
+    let mut scan = Scan {
+        bytes: bytes.get(..array.end).unwrap_or(bytes),
+        at: array.start,
+    };
+    let mut found = Vec::new();
+    scan.expect(b'[')?;
+    if scan.next_is(b']') {
+        return Ok(found);
+    }
+    loop {
+        found.push(scan.value()?);
+        if scan.next_is(b']') {
+            return Ok(found);
+        }
+        scan.expect(b',')?;
+    }
+}
+
 struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -182,6 +202,11 @@ mod tests {
             proptest::collection::vec(any::<u8>(), 0..60),
             "[\\{\\}\\[\\]\",:\\\\a1 ]{0,60}".prop_map(String::into_bytes),
         ]) {
+            if let Ok(found) = elements(&bytes, 0..bytes.len()) {
+                for element in found {
+                    prop_assert!(element.end <= bytes.len());
+                }
+            }
             if let Ok(found) = members(&bytes, 0..bytes.len()) {
                 for member in found {
                     prop_assert!(member.key.end <= member.value.start && member.value.end <= bytes.len());

@@ -10,6 +10,7 @@
 mod chunk;
 mod error;
 mod json;
+mod logprobs;
 mod models;
 mod prompt;
 mod request;
@@ -19,6 +20,7 @@ mod usage;
 
 pub use chunk::{ChunkSummary, FinishReason};
 pub use error::{ErrorBody, ErrorCode, ErrorResponse};
+pub use logprobs::{Confidence, asks_for_logprobs, with_logprobs, without_logprobs};
 pub use models::{ModelCard, ModelList};
 pub use prompt::PromptPart;
 pub use request::{Endpoint, RequestError, RequestHead};

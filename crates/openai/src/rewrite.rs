@@ -97,7 +97,7 @@ fn options_edits(body: &[u8], object: Range<usize>) -> Result<Vec<Edit>, Rewrite
 }
 
 /// Puts `member` first into the object whose brace is the first at or after `from`.
-fn insertion(body: &[u8], from: usize, empty: bool, member: &str) -> Edit {
+pub(crate) fn insertion(body: &[u8], from: usize, empty: bool, member: &str) -> Edit {
     let brace = body[from..]
         .iter()
         .position(|&byte| byte == b'{')
@@ -106,13 +106,13 @@ fn insertion(body: &[u8], from: usize, empty: bool, member: &str) -> Edit {
     Edit::new(brace..brace, &format!("{member}{comma}"))
 }
 
-struct Edit {
+pub(crate) struct Edit {
     at: Range<usize>,
     with: Vec<u8>,
 }
 
 impl Edit {
-    fn new(at: Range<usize>, with: &str) -> Self {
+    pub(crate) fn new(at: Range<usize>, with: &str) -> Self {
         Self {
             at,
             with: with.as_bytes().to_vec(),
@@ -120,16 +120,16 @@ impl Edit {
     }
 }
 
-fn top_level(body: &[u8]) -> Result<Vec<Member>, RewriteError> {
+pub(crate) fn top_level(body: &[u8]) -> Result<Vec<Member>, RewriteError> {
     members(body, 0..body.len()).map_err(|offset| RewriteError::NotAnObject { offset })
 }
 
-fn named<'a>(list: &'a [Member], body: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a Member> {
+pub(crate) fn named<'a>(list: &'a [Member], body: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a Member> {
     list.iter().filter(move |member| member.is_named(body, name))
 }
 
 /// Applies edits that are in order and do not overlap.
-fn splice(body: &Bytes, edits: &[Edit]) -> Bytes {
+pub(crate) fn splice(body: &Bytes, edits: &[Edit]) -> Bytes {
     if edits.is_empty() {
         return body.clone();
     }

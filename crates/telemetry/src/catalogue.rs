@@ -110,6 +110,8 @@ entries! {
         "What the best choice would have been worth more, summed over answers with feedback; see docs/feedback.md";
     FEEDBACK_SHIFT, "equipoise_feedback_shift", Gauge, "log-odds", ["model"],
         "What feedback adds to the log-odds of a model's predicted quality";
+    ROUTER_GATED, "equipoise_router_gated_total", Counter, "answers", ["outcome"],
+        "First answers of a cascade that were held back: passed, escalated to a better model, kept for want of one, unmeasured";
     ROUTER_EXPLORED, "equipoise_router_explored_total", Counter, "requests", [],
         "Requests that were sent elsewhere than the policy had chosen, to learn about a model";
     CONTROL_INSTANCES, "equipoise_control_instances", Gauge, "instances", [],
@@ -156,7 +158,8 @@ entries! {
 mod tests {
     use super::*;
     use crate::{
-        AgentMetrics, ControlMetrics, Direction, EnergyCause, FeedbackOutcome, Outcome, RouterMetrics, exposition,
+        AgentMetrics, ControlMetrics, Direction, EnergyCause, FeedbackOutcome, GateOutcome, Outcome, RouterMetrics,
+        exposition,
     };
 
     #[test]
@@ -168,6 +171,7 @@ mod tests {
         router.count_tokens("m", Direction::Input, 1);
         router.count_refusal("queue_full");
         router.in_flight("i").inc();
+        router.count_gate(GateOutcome::Passed);
         router.count_feedback(FeedbackOutcome::Taken);
         router.observe_feedback("m", 0.5, 1.0, 0.0);
         router.set_feedback_shift("m", 0.0);

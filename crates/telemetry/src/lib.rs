@@ -21,7 +21,7 @@ pub use control::{ControlMetrics, EnergyCause, EnergyLabels};
 pub use latency::LatencyHistogram;
 pub use logging::{LogFormat, LoggingError, init_logging};
 pub use prometheus_client::registry::Registry;
-pub use router::{Direction, FeedbackOutcome, Outcome, RouterMetrics};
+pub use router::{Direction, FeedbackOutcome, GateOutcome, Outcome, RouterMetrics};
 pub use trace_context::TraceContext;
 
 /// The content type of [`exposition`].

@@ -60,6 +60,36 @@ impl EncodeLabelValue for FeedbackOutcome {
     }
 }
 
+/// What became of a first answer with a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GateOutcome {
+    /// It was sure enough.
+    Passed,
+    /// It was not, and a better model answered.
+    Escalated,
+    /// It was not, but nobody better could take over.
+    Kept,
+    /// It said nothing of how sure it is.
+    Unmeasured,
+}
+
+impl EncodeLabelValue for GateOutcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let text = match self {
+            Self::Passed => "passed",
+            Self::Escalated => "escalated",
+            Self::Kept => "kept",
+            Self::Unmeasured => "unmeasured",
+        };
+        EncodeLabelValue::encode(&text, encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GateLabel {
+    outcome: GateOutcome,
+}
+
 /// Which way tokens went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -120,6 +150,7 @@ pub struct RouterMetrics {
     e2e: Histogram,
     decision: Histogram,
     forecast: Histogram,
+    gated: Family<GateLabel, Counter>,
     feedback: Family<FeedbackLabel, Counter>,
     feedback_answers: Family<ModelLabel, Counter>,
     feedback_predicted: Family<ModelLabel, Sum>,
@@ -151,6 +182,7 @@ impl RouterMetrics {
             e2e: catalogue::ROUTER_E2E.register(registry, request_seconds()),
             decision: catalogue::ROUTER_DECISION.register(registry, computing_seconds()),
             forecast: catalogue::ROUTER_FORECAST.register(registry, computing_seconds()),
+            gated: catalogue::ROUTER_GATED.register(registry, Family::default()),
             feedback: catalogue::FEEDBACK.register(registry, Family::default()),
             feedback_answers: catalogue::FEEDBACK_ANSWERS.register(registry, Family::default()),
             feedback_predicted: catalogue::FEEDBACK_PREDICTED.register(registry, Family::default()),
@@ -211,6 +243,11 @@ impl RouterMetrics {
     /// Takes in the computing time of one prompt's forecast.
     pub fn observe_forecast(&self, elapsed: Duration) {
         self.forecast.observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts a first answer that had a gate.
+    pub fn count_gate(&self, outcome: GateOutcome) {
+        self.gated.get_or_create(&GateLabel { outcome }).inc();
     }
 
     /// Counts a piece of feedback.

@@ -3,6 +3,7 @@
 use crate::length::{Finish, Length};
 use crate::tokenizer::word;
 use equipoise_openai::Endpoint;
+use equipoise_types::RandomStream;
 use std::fmt::Write as _;
 
 const FINGERPRINT: &str = "equipoise-emulator";
@@ -22,6 +23,8 @@ pub(crate) struct Answer {
     pub(crate) prompt_tokens: u32,
     pub(crate) cached_tokens: u32,
     pub(crate) include_usage: bool,
+    /// Log-probabilities of the tokens were asked for (chat only).
+    pub(crate) logprobs: bool,
 }
 
 /// Writing to a `String` cannot fail, so the results of `write!` are dropped.
@@ -37,11 +40,12 @@ impl Answer {
         let text: String = (0..self.length.tokens).map(|index| word(self.key, index)).collect();
         let finish = self.length.finish.name();
         let usage = self.usage(true);
+        let logprobs = self.logprobs_of(0, self.length.tokens);
         match self.endpoint {
             Endpoint::Chat => format!(
                 "{{\"id\":\"{id}\",\"object\":\"chat.completion\",\"created\":{created},\"model\":{model_json},\
                  \"choices\":[{{\"index\":0,\"message\":{{\"role\":\"assistant\",\"content\":\"{text}\",\"refusal\":null,\
-                 \"annotations\":null,\"audio\":null,\"function_call\":null,\"reasoning\":null}},\"logprobs\":null,\
+                 \"annotations\":null,\"audio\":null,\"function_call\":null,\"reasoning\":null}},\"logprobs\":{logprobs},\
                  \"finish_reason\":\"{finish}\",\"stop_reason\":null,\"token_ids\":null}}],\"service_tier\":null,\
                  \"system_fingerprint\":\"{FINGERPRINT}\",\"usage\":{usage},\"prompt_logprobs\":null,\
                  \"prompt_token_ids\":null,\"kv_transfer_params\":null}}"
@@ -68,12 +72,13 @@ impl Answer {
         }
         for index in from..to {
             let last = (index + 1 == self.length.tokens).then_some(self.length.finish);
-            self.write_token(word(self.key, index), last, out);
+            self.write_token(index, last, out);
         }
     }
 
-    fn write_token(&self, text: &str, last: Option<Finish>, out: &mut String) {
+    fn write_token(&self, index: u32, last: Option<Finish>, out: &mut String) {
         self.open(out);
+        let (text, logprobs) = (word(self.key, index), self.logprobs_of(index, index + 1));
         let finish = last.map_or("null", |finish| match finish {
             Finish::Stop => "\"stop\"",
             Finish::Length => "\"length\"",
@@ -83,7 +88,7 @@ impl Answer {
                 let stop_reason = if last.is_some() { "\"stop_reason\":null," } else { "" };
                 write!(
                     out,
-                    "{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}},\"logprobs\":null,\
+                    "{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}},\"logprobs\":{logprobs},\
                      \"finish_reason\":{finish},{stop_reason}\"token_ids\":null}}]"
                 )
             }
@@ -97,6 +102,23 @@ impl Answer {
             let _ = write!(out, ",\"system_fingerprint\":\"{FINGERPRINT}\"");
         }
         out.push_str("}\n\n");
+    }
+
+    /// Made up as the words are: tokens of one answer are alike, and from answer to answer their probability is anything
+    /// from a third to one.
+    fn logprobs_of(&self, from: u32, to: u32) -> String {
+        if !self.logprobs {
+            return "null".to_owned();
+        }
+        let mut random = RandomStream::new(self.key).derive("logprobs");
+        let logprob = (1.0 / 3.0 + 2.0 / 3.0 * random.uniform()).ln();
+        let tokens: Vec<String> = (from..to)
+            .map(|index| {
+                let token = word(self.key, index);
+                format!("{{\"token\":\"{token}\",\"logprob\":{logprob:.6},\"bytes\":null,\"top_logprobs\":[]}}")
+            })
+            .collect();
+        format!("{{\"content\":[{}]}}", tokens.join(","))
     }
 
     /// Appends what ends the stream.
@@ -163,6 +185,7 @@ mod tests {
             prompt_tokens: 13,
             cached_tokens: 0,
             include_usage,
+            logprobs: false,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::prefix::{block_hashes, hash_tokens};
 use crate::refusal::{self, json, with_type};
 use crate::tokenizer::{self, Tokens};
 use bytes::Bytes;
-use equipoise_openai::{Endpoint, ModelCard, ModelList, PromptPart, RequestHead};
+use equipoise_openai::{Endpoint, ModelCard, ModelList, PromptPart, RequestHead, asks_for_logprobs};
 use equipoise_types::RequestId;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -171,6 +171,7 @@ impl Instance {
             prompt_tokens,
             cached_tokens,
             include_usage: head.include_usage,
+            logprobs: endpoint == Endpoint::Chat && asks_for_logprobs(body),
         };
         if head.stream {
             let body = AnswerBody::Tokens(Box::new(TokenStream::new(answer, seen, guard)));

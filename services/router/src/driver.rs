@@ -20,11 +20,13 @@ use tokio::sync::{Notify, mpsc};
 pub(crate) enum Verdict {
     /// Send it there.
     Dispatch(Box<Dispatch>),
+    /// Show the answer that was held back.
+    Deliver,
     /// It will not be served.
     Refuse(Refusal),
 }
 
-/// A request has at most one dispatch outstanding, and a refusal is the last word: two places never overflow.
+/// A request has at most one dispatch outstanding, and a refusal or a delivery is the last word: it never overflows.
 const MAILBOX: usize = 4;
 /// The event log reaches the operating system at least this often.
 const RECORD_FLUSH: Duration = Duration::from_secs(1);
@@ -170,6 +172,7 @@ impl Driver {
                 (dispatch.request, Verdict::Dispatch(Box::new(dispatch)))
             }
             Action::Refuse { request, reason } => (request, Verdict::Refuse(reason)),
+            Action::Deliver { request } => (request, Verdict::Deliver),
             Action::Queue { .. } => return,
         };
         // A mailbox that is gone belongs to a client that left: its cancellation is on its way to the scheduler.

@@ -5,6 +5,7 @@
 //! lock that is held for microseconds and never across an await. Does not belong here: choosing an instance.
 
 mod activity;
+mod cascade;
 mod config;
 mod control;
 mod driver;

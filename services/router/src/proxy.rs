@@ -5,15 +5,18 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use equipoise_backend::{BackendError, EngineBody, Retry, full_body};
-use equipoise_openai::{Endpoint, ErrorResponse, RequestHead, Usage, with_model, with_stream_usage};
+use equipoise_openai::{
+    Endpoint, ErrorResponse, RequestHead, Usage, asks_for_logprobs, with_logprobs, with_model, with_stream_usage,
+};
 use equipoise_policy::{Request, Target};
 use equipoise_scheduler::{Dispatch, Event, Failure, TokenUsage};
-use equipoise_telemetry::{Outcome, TraceContext};
+use equipoise_telemetry::{GateOutcome, Outcome, TraceContext};
 use equipoise_types::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
+use crate::cascade::{self, Held, Taken};
 use crate::driver::Verdict;
 use crate::engines::Engine;
 use crate::prompt::PromptReader;
@@ -24,7 +27,7 @@ use crate::stream::RelayBody;
 use crate::{headers, refusal};
 
 /// Longest answer in one piece that is kept to be read for its usage; a longer one breaks off.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
+pub(crate) const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Longest wait for a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the rest of a refused body is still taken in.
@@ -99,8 +102,10 @@ impl Drop for Ticket {
 }
 
 /// What the client asked for, ready to be sent to any instance.
-struct Asked {
-    head: RequestHead,
+pub(crate) struct Asked {
+    pub(crate) head: RequestHead,
+    /// The client wants to see log-probabilities itself.
+    pub(crate) wants_logprobs: bool,
     body: Bytes,
     headers: HeaderMap,
     tenant: Option<String>,
@@ -172,6 +177,7 @@ async fn ask(
     }
     Ok((
         Asked {
+            wants_logprobs: asks_for_logprobs(&body),
             head,
             body,
             headers: parts.headers,
@@ -241,15 +247,49 @@ async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientR
         ended: false,
     };
     state.driver.on_event(Event::Arrived(vec![request]));
+    // A first answer that was not shown, while a better one is asked for.
+    let mut held: Option<Box<Held>> = None;
     loop {
         match verdicts.recv().await {
             Some(Verdict::Dispatch(dispatch)) => {
                 if dispatch.explored {
                     state.metrics.explored.inc();
                 }
+                if let Some(held) = &held {
+                    // Its work was done, and is paid for, whatever comes now.
+                    state.close(id, held.usage(), true);
+                }
                 let sent = send(&state, &asked, &dispatch, &mut ticket).await;
                 match sent {
-                    Sent::Answered(answer) => return pass_on(&state, &asked, &dispatch, answer, ticket),
+                    Sent::Answered(answer) if cascade::is_gated(&asked, &dispatch) => {
+                        match cascade::hold(&asked, dispatch.clone(), answer).await {
+                            Taken::Held(answer) => {
+                                let judged = answer.judged(id);
+                                held = Some(answer);
+                                state.driver.on_event(judged);
+                            }
+                            Taken::Unmeasured(answer) => {
+                                state.metrics.count_gate(GateOutcome::Unmeasured);
+                                return pass_on(&state, &asked, &dispatch, answer, ticket, None);
+                            }
+                            Taken::Broken => {
+                                state.close(id, None, true);
+                                let failure = Failure::Unreached;
+                                state.driver.on_event(Event::Failed { request: id, failure });
+                            }
+                        }
+                    }
+                    Sent::Answered(answer) => {
+                        if held.is_some() {
+                            state.metrics.count_gate(GateOutcome::Escalated);
+                        }
+                        return pass_on(&state, &asked, &dispatch, answer, ticket, held.as_deref());
+                    }
+                    Sent::Failed(_) if held.is_some() => {
+                        let failure = Failure::Final;
+                        state.driver.on_event(Event::Failed { request: id, failure });
+                        return deliver(&state, &asked, held, ticket);
+                    }
                     Sent::Elsewhere(failure) => {
                         // Its work there ends here; the next try is accounted on its own.
                         state.close(id, None, true);
@@ -261,6 +301,9 @@ async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientR
                     }
                 }
             }
+            Some(Verdict::Deliver) => return deliver(&state, &asked, held, ticket),
+            // Who has an answer is not refused for want of a better one.
+            Some(Verdict::Refuse(_)) if held.is_some() => return deliver(&state, &asked, held, ticket),
             Some(Verdict::Refuse(reason)) => {
                 state.metrics.count_refusal(reason.code());
                 let failed = matches!(reason, equipoise_scheduler::Refusal::Exhausted { .. });
@@ -273,6 +316,22 @@ async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientR
     }
 }
 
+/// Shows the answer that was held back.
+fn deliver(state: &Arc<State>, asked: &Asked, held: Option<Box<Held>>, mut ticket: Ticket) -> ClientResponse {
+    let Some(held) = held else {
+        return error(&ErrorResponse::internal("the router lost track of an answer"));
+    };
+    state.metrics.count_gate(held.outcome());
+    ticket.model.clone_from(&held.answer.engine.model);
+    let confidence = held.confidence();
+    let Held { dispatch, answer, .. } = *held;
+    let mut response = pass_on(state, asked, &dispatch, answer, ticket, None);
+    if let Ok(confidence) = HeaderValue::from_str(&confidence) {
+        response.headers_mut().insert("x-equipoise-confidence", confidence);
+    }
+    response
+}
+
 enum Sent {
     /// The engine answered with something for the client.
     Answered(Answer),
@@ -283,15 +342,17 @@ enum Sent {
 }
 
 /// An engine's answer, far enough in that it will not go elsewhere any more.
-struct Answer {
-    engine: Arc<Engine>,
-    head: http::response::Parts,
-    content: Content,
+pub(crate) struct Answer {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) head: http::response::Parts,
+    pub(crate) content: Content,
 }
 
-enum Content {
+pub(crate) enum Content {
     /// In one piece.
     Whole(Bytes),
+    /// In one piece, whatever it was, as the client is to see it; and what was counted.
+    Complete(Bytes, Option<Usage>),
     /// A stream, with the first chunk of it.
     Stream(Bytes, Box<EngineBody>),
 }
@@ -328,7 +389,7 @@ async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &m
         ticket.id,
         asked.tenant.clone(),
         asked.prompt_tokens,
-        !asked.head.stream,
+        !asked.head.stream || cascade::is_gated(asked, dispatch),
         dispatch,
         &engine,
     );
@@ -338,6 +399,9 @@ async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &m
     }
     if asked.head.needs_stream_usage() {
         body = with_stream_usage(&body).unwrap_or(body);
+    }
+    if cascade::is_gated(asked, dispatch) && !asked.wants_logprobs {
+        body = with_logprobs(&body).unwrap_or(body);
     }
     let mut request = http::Request::new(full_body(body));
     *request.method_mut() = http::Method::POST;
@@ -453,15 +517,26 @@ fn pass_on(
     dispatch: &Dispatch,
     answer: Answer,
     mut ticket: Ticket,
+    replaced: Option<&Held>,
 ) -> ClientResponse {
-    let head = decided_head(state, dispatch, &answer, headers::wants_explanation(&asked.headers));
+    let mut head = decided_head(state, dispatch, &answer, headers::wants_explanation(&asked.headers));
+    if let Some(first) = replaced {
+        let decision = state.decision_name(first.dispatch.decision);
+        head = head
+            .header("x-equipoise-first-decision-id", decision)
+            .header("x-equipoise-first-confidence", first.confidence());
+    }
     let body = match answer.content {
         Content::Stream(first, rest) => {
             let running = state.running(ticket.id);
             let hide_usage = asked.head.needs_stream_usage();
             RelayBody::new(first, rest, ticket, running, hide_usage, state.driver.now()).boxed_unsync()
         }
-        Content::Whole(content) => {
+        Content::Complete(content, usage) if answer.head.status.is_success() => {
+            ticket.finish(usage);
+            whole(content)
+        }
+        Content::Whole(content) | Content::Complete(content, _) => {
             if answer.head.status.is_success() {
                 ticket.finish(Usage::from_body(&content));
             } else {

@@ -17,6 +17,7 @@ mod process;
 
 mod api;
 mod bad_input;
+mod cascade;
 mod command_line;
 mod control_plane_loss;
 mod energy;

@@ -28,7 +28,7 @@ impl Scheduler {
         let unsure = pending.gated.take().filter(|gated| {
             self.outcomes.note_confidence(gated.decision, confidence);
             // No number is not sure either.
-            !(confidence >= gated.gate.threshold)
+            confidence.is_nan() || confidence < gated.gate.threshold
         });
         let better = unsure.and_then(|gated| {
             pending.escalated = true;
