@@ -20,6 +20,7 @@ fn prediction(id: u64) -> Prediction {
             e2e_s: ttft_s + 4.0,
             energy: Joules(100.0),
             cost_usd: 0.0,
+            bounds: Default::default(),
         },
         quality: equipoise_estimate::QualityEstimate::default(),
         base_ttft_s: ttft_s,
@@ -27,6 +28,7 @@ fn prediction(id: u64) -> Prediction {
         forecast_output_tokens: None,
         in_flight: 0,
         load_factor: 1.0,
+        regime: Default::default(),
     }
 }
 

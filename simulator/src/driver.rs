@@ -18,6 +18,7 @@ use crate::happening::{Happening, Planned, Report, ReportKind};
 use crate::instance::SimulatedInstance;
 use crate::options::LONGEST_YEARS;
 use crate::request::{Ending, RequestState};
+use crate::slo::SloLog;
 use crate::{PolicyResult, SimulationError, SimulationOptions};
 
 /// Where a scheduler asks to be woken at a time that has come already, it is woken this much later.
@@ -36,6 +37,7 @@ pub(crate) struct Driver<'a, S> {
     /// By request id, which is the index in the workload.
     pub(crate) requests: Vec<RequestState>,
     pub(crate) refusals: BTreeMap<&'static str, u64>,
+    pub(crate) slo: SloLog,
     heap: BinaryHeap<Reverse<Planned>>,
     sequence: u64,
     pub(crate) now: Timestamp,
@@ -94,6 +96,7 @@ impl<'a, S: Sink> Driver<'a, S> {
             instances: Vec::with_capacity(fleet.instances.len()),
             requests: Vec::new(),
             refusals: BTreeMap::new(),
+            slo: SloLog::default(),
             heap: BinaryHeap::new(),
             sequence: 0,
             now: Timestamp::ZERO,
@@ -115,7 +118,8 @@ impl<'a, S: Sink> Driver<'a, S> {
                     name: declared.spec.name.clone(),
                 });
             }
-            driver.instances.push(SimulatedInstance::new(declared)?);
+            let slowness = options.mismatch.slowness(options.seed, &declared.spec.name);
+            driver.instances.push(SimulatedInstance::new(declared, slowness)?);
         }
         Ok(driver)
     }
@@ -198,7 +202,7 @@ impl<'a, S: Sink> Driver<'a, S> {
                     block_tokens: MOONCAKE_BLOCK_TOKENS,
                     blocks: record.prefix_blocks.clone().unwrap_or_default(),
                 },
-                wishes: Wishes::default(),
+                wishes: self.options.slo.map_or_else(Wishes::default, |slo| slo.wishes()),
             });
             self.next_arrival += 1;
         }
@@ -230,6 +234,7 @@ impl<'a, S: Sink> Driver<'a, S> {
             return;
         };
         let instance = dispatch.instance.0;
+        self.slo.note(self.options.slo.as_ref(), self.now, dispatch);
         self.requests[request as usize].instance = Some(instance);
         self.plan(self.now + self.hop, Happening::Submit { instance, request });
     }

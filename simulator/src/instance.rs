@@ -8,6 +8,7 @@ use equipoise_trace::MOONCAKE_BLOCK_TOKENS;
 use equipoise_types::{Joules, MilliJoules, RequestId, Timestamp};
 
 use crate::SimulationError;
+use crate::mismatch::Slowness;
 use crate::prefix::PrefixCache;
 
 /// An engine with its clock and its energy meter. Energy of steps is whole millijoules, split over who took part; the draw
@@ -21,6 +22,8 @@ pub(crate) struct SimulatedInstance {
     pub(crate) prefixes: PrefixCache,
     terms: StepTerms,
     idle_watts: f64,
+    /// How far its steps are from its model, if they are.
+    slowness: Option<Slowness>,
     step: Option<RunningStep>,
     /// End of the last step.
     idle_since: Timestamp,
@@ -39,12 +42,14 @@ pub(crate) struct SimulatedInstance {
 #[derive(Clone, Copy, Debug)]
 struct RunningStep {
     step: Step,
+    /// Times of this step are so much longer than the model's.
+    stretch: f64,
     began: Timestamp,
     ends: Timestamp,
 }
 
 impl SimulatedInstance {
-    pub(crate) fn new(declared: &DeclaredInstance) -> Result<Self, SimulationError> {
+    pub(crate) fn new(declared: &DeclaredInstance, slowness: Option<Slowness>) -> Result<Self, SimulationError> {
         let model = declared.step_model()?;
         let terms = model.energy_terms();
         let terms = StepTerms {
@@ -65,6 +70,7 @@ impl SimulatedInstance {
             context_tokens: declared_context.min(model.context_tokens()),
             prefixes: PrefixCache::new(prefix_blocks),
             terms,
+            slowness,
             idle_watts: model.idle_watts().0,
             engine: Engine::new(model),
             step: None,
@@ -94,7 +100,8 @@ impl SimulatedInstance {
         if self.engine.stats().running >= slots {
             return false;
         }
-        let Some(step) = self.engine.cut_step(now.secs_since(running.began)) else {
+        let passed_s = now.secs_since(running.began) / running.stretch;
+        let Some(step) = self.engine.cut_step(passed_s) else {
             return false;
         };
         (running.step, running.ends) = (step, now);
@@ -108,10 +115,16 @@ impl SimulatedInstance {
         }
         let step = self.engine.begin_long_step()?;
         self.idle_joules += self.idle_watts * now.secs_since(self.idle_since);
+        let stretch = self.slowness.as_mut().map_or(1.0, |slowness| slowness.factor(now));
         // At least a nanosecond, so that time cannot stand still.
-        let nanos = (step.cost.seconds * 1e9).round().max(1.0) as u64;
+        let nanos = (stretch * step.cost.seconds * 1e9).round().max(1.0) as u64;
         let ends = Timestamp(now.0.saturating_add(nanos));
-        self.step = Some(RunningStep { step, began: now, ends });
+        self.step = Some(RunningStep {
+            step,
+            stretch,
+            began: now,
+            ends,
+        });
         Some(ends)
     }
 
@@ -122,13 +135,18 @@ impl SimulatedInstance {
         events: &mut Vec<EngineEvent>,
         mut charge: impl FnMut(RequestId, MilliJoules),
     ) {
-        let Some(RunningStep { step, began, .. }) = self.step.take() else {
+        let Some(RunningStep {
+            step, stretch, began, ..
+        }) = self.step.take()
+        else {
             return;
         };
         self.idle_since = now;
         self.busy_s += now.secs_since(began);
-        self.busy_joules += step.cost.joules.0;
-        let exact = step.cost.joules.0 * 1e3 + self.carry;
+        // Watts are the model's; a step that takes longer draws them for longer.
+        let joules = stretch * step.cost.joules.0;
+        self.busy_joules += joules;
+        let exact = joules * 1e3 + self.carry;
         let whole = exact.max(0.0).floor();
         self.carry = exact - whole;
         let total = MilliJoules(whole as u64);

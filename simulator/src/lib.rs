@@ -13,20 +13,24 @@ mod driver;
 mod feed;
 mod happening;
 mod instance;
+mod mismatch;
 mod options;
 mod prefix;
 mod prompts;
 mod replay;
 mod request;
 mod result;
+mod slo;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub use mismatch::{Mismatch, STALL};
 pub use options::{SimulationError, SimulationOptions};
 pub use prompts::{Answer, AnsweredPrompt, PromptError, PromptSet, Questions};
 pub use replay::{Difference, ReplayReport, replay};
 pub use result::{EnergyTotals, InstanceResult, ModelShare, Percentiles, PolicyResult, to_json};
+pub use slo::{SloGoal, SloResult};
 pub use table::render_table;
 
 use std::io::Write;

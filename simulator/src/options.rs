@@ -8,7 +8,7 @@ use equipoise_predict::Forecast;
 use equipoise_scheduler::Target;
 use equipoise_trace::TraceError;
 
-use crate::{Answer, Questions};
+use crate::{Answer, Mismatch, Questions, SloGoal};
 
 /// Latest arrival, years. The clock counts nanoseconds in 64 bits, 584 years.
 pub(crate) const LONGEST_YEARS: f64 = 250.0;
@@ -31,6 +31,10 @@ pub struct SimulationOptions {
     /// What requests ask, with what every model truly makes of it; `None`: the workload's lengths and the models' declared
     /// qualities are the truth.
     pub questions: Option<Arc<Questions>>,
+    /// How far engines are from what the scheduler believes.
+    pub mismatch: Mismatch,
+    /// An SLO that every request carries.
+    pub slo: Option<SloGoal>,
 }
 
 impl Default for SimulationOptions {
@@ -43,6 +47,8 @@ impl Default for SimulationOptions {
             telemetry_interval_s: 0.2,
             prefix_cache: true,
             questions: None,
+            mismatch: Mismatch::default(),
+            slo: None,
         }
     }
 }
@@ -92,6 +98,9 @@ pub enum SimulationError {
         /// What it may be.
         allowed: &'static str,
     },
+    /// A certainty, or no promise at all.
+    #[error("the SLO's confidence is {0}: it must be between 0 and 1, neither of them")]
+    Confidence(f64),
     /// An instance whose behaviour is not known.
     #[error(transparent)]
     Physics(#[from] UnknownPhysics),
@@ -133,6 +142,6 @@ impl SimulationOptions {
                 allowed: "between 0.001 and 3600",
             });
         }
-        Ok(())
+        self.slo.as_ref().map_or(Ok(()), SloGoal::check)
     }
 }

@@ -6,6 +6,7 @@ use equipoise_scheduler::SchedulerConfig;
 use equipoise_types::{MilliJoules, Timestamp, quantile_of_sorted};
 use serde::Serialize;
 
+use crate::SloResult;
 use crate::driver::Driver;
 use crate::request::Ending;
 
@@ -66,6 +67,9 @@ pub struct PolicyResult {
     pub usd_per_1000_requests: Option<f64>,
     /// Requests thrown out of a batch for lack of KV memory and computed again.
     pub preemptions: u64,
+    /// How well the SLO was kept, where requests carry one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slo: Option<SloResult>,
     /// Who answered how much, in order of name.
     pub models: Vec<ModelShare>,
     /// Every instance, in order of the fleet file.
@@ -245,6 +249,11 @@ impl PolicyResult {
             joules_per_output_token_active: per(active, sums.output_tokens),
             joules_per_output_token_loaded: per(loaded, sums.output_tokens),
             usd_per_1000_requests: sums.usd.filter(|_| sums.finished > 0).map(|sum| 1e3 * sum / finished),
+            slo: driver
+                .options
+                .slo
+                .as_ref()
+                .map(|goal| SloResult::of(driver, goal, &driver.slo)),
             preemptions: instances.iter().map(|instance| instance.preemptions).sum(),
             models: sums
                 .models

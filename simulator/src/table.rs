@@ -256,6 +256,9 @@ fn footnotes(results: &[PolicyResult]) -> String {
         _ = writeln!(text, "Each refused: {}.", refused(first));
     }
     for result in results {
+        if let Some(slo) = &result.slo {
+            _ = writeln!(text, "{} SLO: {}.", result.policy, slo.line());
+        }
         if result.refused > 0 && !alike {
             _ = writeln!(text, "{} refused: {}.", result.policy, refused(result));
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::slope::LoadSlope;
 use crate::split::Split;
-use crate::{Estimate, InstanceLoad, LengthEstimate, QualityEstimate, Residual};
+use crate::{Bounds, Calibration, Estimate, InstanceLoad, LengthEstimate, QualityEstimate, Regime, Residual};
 
 /// An engine of which nothing is declared: a small model on a middling GPU. Every opaque instance starts from the same
 /// figures, so they separate nobody; what is observed does.
@@ -52,6 +52,9 @@ pub struct Prediction {
     pub in_flight: u32,
     /// What these are taken to stretch an opaque instance's times by, part of the base; 1 where physics is known.
     pub load_factor: f64,
+    /// What the instance was busy with.
+    #[serde(default)]
+    pub regime: Regime,
 }
 
 /// What came of a request.
@@ -94,6 +97,9 @@ impl SeenSlots {
     }
 }
 
+/// Share of an instance's slots or KV memory beyond which it is hard to say when the next one gets its turn.
+const CROWDED: f64 = 0.85;
+
 /// Predicts latency and energy of one instance, and learns from what it observes. Bounded memory.
 #[derive(Clone, Debug)]
 pub struct InstanceEstimator {
@@ -105,6 +111,7 @@ pub struct InstanceEstimator {
     tpot: Residual,
     energy: Residual,
     split: Split,
+    calibration: Calibration,
 }
 
 impl InstanceEstimator {
@@ -120,6 +127,7 @@ impl InstanceEstimator {
             tpot: Residual::default(),
             energy: Residual::default(),
             split: Split::default(),
+            calibration: Calibration::default(),
         }
     }
 
@@ -180,6 +188,7 @@ impl InstanceEstimator {
         // Who waits longer than predicted is evidence by itself: the next one will not be answered sooner.
         let ttft_s = base_ttft_s * ttft_factor + queue_s + load.overdue_s;
         let tpot_s = base_tpot_s * tpot_factor;
+        let e2e_s = ttft_s + (output - 1.0) * tpot_s;
         let energy = self.marginal_energy(prompt_tokens, output, context, load);
         Prediction {
             estimate: Estimate {
@@ -189,9 +198,14 @@ impl InstanceEstimator {
                 queue_s,
                 ttft_s,
                 tpot_s,
-                e2e_s: ttft_s + (output - 1.0) * tpot_s,
+                e2e_s,
                 energy: Joules(energy * self.energy.factor(now)),
                 cost_usd: f64::from(prompt_tokens) * price.input_usd + output * price.output_usd,
+                bounds: Bounds {
+                    confidence: 0.0,
+                    ttft_s,
+                    e2e_s,
+                },
             },
             quality,
             base_ttft_s,
@@ -199,7 +213,52 @@ impl InstanceEstimator {
             forecast_output_tokens: None,
             in_flight: batch,
             load_factor,
+            regime: self.regime(load, queue_s, base_ttft_s),
         }
+    }
+
+    fn regime(&self, load: &InstanceLoad, queue_s: f64, base_ttft_s: f64) -> Regime {
+        let full = |capacity: u64| {
+            let wanted = load.kv_tokens + load.pending_prefill_tokens + load.pending_decode_tokens / 2;
+            wanted as f64 > CROWDED * capacity as f64
+        };
+        let crowded = f64::from(load.in_flight) > CROWDED * f64::from(self.slots());
+        if load.in_flight == 0 {
+            Regime::Idle
+        } else if queue_s > 0.0
+            || crowded
+            || load.overdue_s > base_ttft_s
+            || self.kv_capacity_tokens().is_some_and(full)
+        {
+            Regime::Strained
+        } else if load.pending_prefill_tokens > 0 {
+            Regime::Prefilling
+        } else {
+            Regime::Busy
+        }
+    }
+
+    /// What the times of a prediction stay below with `confidence`; an instance with few observations borrows its tier's.
+    #[must_use]
+    pub fn bounds(&self, tier: &Calibration, now: Timestamp, prediction: &Prediction, confidence: f64) -> Bounds {
+        let estimate = &prediction.estimate;
+        let times = (estimate.ttft_s, estimate.e2e_s);
+        self.calibration.bounds(tier, now, prediction.regime, times, confidence)
+    }
+
+    /// A request was sent there.
+    pub fn sent(&mut self, prediction: &Prediction) {
+        self.calibration.sent(prediction);
+    }
+
+    /// A request that was sent there will not be answered any more; `first_token`: its first one was seen.
+    pub fn withdrawn(&mut self, prediction: &Prediction, first_token: bool) {
+        self.calibration.withdrawn(prediction, first_token);
+    }
+
+    /// Learns from a first token that came `ttft_s` after dispatch, without waiting for the whole answer.
+    pub fn observe_first_token(&mut self, now: Timestamp, prediction: &Prediction, ttft_s: f64) {
+        self.calibration.observe_first_token(now, prediction, ttft_s);
     }
 
     /// What others in flight stretch an opaque instance's times by. Physics knows better where there is any.
@@ -308,6 +367,9 @@ impl InstanceEstimator {
             .map_or(prediction.estimate.output_tokens, f64::from)
             .max(1.0);
         let further = output - 1.0;
+        let seen = observation.ttft_s.is_some();
+        self.calibration
+            .observe_answer(now, prediction, observation.e2e_s, seen);
         // The wait for a slot was predicted on its own: what it explains is not the engine's speed. Where it was
         // overrated, a tenth of the time remains to learn from.
         let own_s = |seconds: f64| (seconds - prediction.estimate.queue_s).max(0.1 * seconds);

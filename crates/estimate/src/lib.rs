@@ -5,6 +5,7 @@
 //! holds it (the fleet, one estimator per instance and one predictor per model). Does not belong here: which instance
 //! to take, and anything that knows more than one instance.
 
+mod calibration;
 mod conformal;
 mod instance;
 mod length;
@@ -14,6 +15,7 @@ mod residual;
 mod slope;
 mod split;
 
+pub use calibration::{Bounds, Calibration, DEFAULT_CONFIDENCE, Regime};
 pub use conformal::ConformalThreshold;
 pub use instance::{InstanceEstimator, Observation, Prediction, PriceOfTokens};
 pub use length::{LengthEstimate, LengthPredictor};
@@ -45,4 +47,7 @@ pub struct Estimate {
     pub energy: Joules,
     /// US dollars; zero where the model has no price.
     pub cost_usd: f64,
+    /// What the times stay below with some confidence; what an SLO is held against.
+    #[serde(default)]
+    pub bounds: Bounds,
 }

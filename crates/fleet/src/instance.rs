@@ -40,6 +40,8 @@ pub struct Instance {
     pub estimator: InstanceEstimator,
     /// Why its physics is not known although model and GPU are declared, if so.
     pub physics_error: Option<String>,
+    /// The index of its tier.
+    pub(crate) tier: usize,
     pub(crate) sample: Option<Observed<EngineSample>>,
     pub(crate) peers: Option<Observed<PeerLoad>>,
     /// Requests of unknown origin, by the last sample.
@@ -49,7 +51,13 @@ pub struct Instance {
 }
 
 impl Instance {
-    pub(crate) fn new(id: InstanceId, model: ModelId, spec: InstanceSpec, estimator: InstanceEstimator) -> Self {
+    pub(crate) fn new(
+        id: InstanceId,
+        model: ModelId,
+        tier: usize,
+        spec: InstanceSpec,
+        estimator: InstanceEstimator,
+    ) -> Self {
         Self {
             id,
             spec,
@@ -60,6 +68,7 @@ impl Instance {
             health: Health::default(),
             estimator,
             physics_error: None,
+            tier,
             sample: None,
             peers: None,
             foreign: 0,

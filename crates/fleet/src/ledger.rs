@@ -117,13 +117,11 @@ impl Ledger {
         true
     }
 
-    /// The first answer token came.
-    pub fn first_token(&mut self, now: Timestamp, request: RequestId) {
-        let Some(entry) = self.entries.get_mut(&request) else {
-            return;
-        };
+    /// The first answer token came. Answers the booking, once: `None` where it had come before or nothing is booked.
+    pub fn first_token(&mut self, now: Timestamp, request: RequestId) -> Option<Booking> {
+        let entry = self.entries.get_mut(&request)?;
         if entry.booking.first_token_at.is_some() {
-            return;
+            return None;
         }
         entry.booking.first_token_at = Some(now);
         entry.booking.output_tokens = entry.booking.output_tokens.max(1);
@@ -131,6 +129,7 @@ impl Ledger {
         account.unanswered.remove(&(entry.answer_due, request));
         end_prefill(entry, account, request);
         produce(entry, account, 1);
+        Some(entry.booking)
     }
 
     /// `count` more answer tokens came.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use equipoise_engine::{EngineLimits, EngineShape, StepModel, gpu, measured_tier, model};
-use equipoise_estimate::{InstanceEstimator, InstanceLoad, LengthPredictor, Observation, Prediction, QualityPredictor};
+use equipoise_estimate::{
+    Bounds, Calibration, InstanceEstimator, InstanceLoad, LengthPredictor, Observation, Prediction, QualityPredictor,
+};
 use equipoise_types::{InstanceId, ModelId, RequestId, Timestamp};
 use indexmap::IndexMap;
 
@@ -55,6 +57,8 @@ pub struct Fleet {
     // Building a step model costs milliseconds: instances of a tier share it.
     physics: BTreeMap<Tier, Result<StepModel, String>>,
     telemetry_stale_s: f64,
+    /// How far predictions were off per model, GPU and parallelism: what a new instance of the tier begins with.
+    calibrations: IndexMap<(String, Option<String>, u32), Calibration>,
 }
 
 impl Fleet {
@@ -97,6 +101,7 @@ impl Fleet {
 
     fn upsert(&mut self, spec: InstanceSpec) {
         let model = self.model_of(&spec);
+        let tier = self.tier_of(&spec);
         let slots = spec.limits.max_num_seqs;
         let (physics, physics_error) = match self.physics_of(&spec) {
             Some(Ok(physics)) => (Some(physics), None),
@@ -114,13 +119,19 @@ impl Fleet {
             known.estimator.redeclare(physics, slots);
             known.present = true;
             known.model = model;
+            known.tier = tier;
             known.spec = spec;
             known
         } else {
             let id = InstanceId(u32::try_from(self.instances.len()).unwrap_or(u32::MAX));
             self.by_name.insert(spec.name.clone(), id);
-            self.instances
-                .push(Instance::new(id, model, spec, InstanceEstimator::new(physics, slots)));
+            self.instances.push(Instance::new(
+                id,
+                model,
+                tier,
+                spec,
+                InstanceEstimator::new(physics, slots),
+            ));
             let last = self.instances.len() - 1;
             &mut self.instances[last]
         };
@@ -142,6 +153,24 @@ impl Fleet {
             state.quality.redeclare(profile.quality);
         }
         ModelId(u32::try_from(index).unwrap_or(u32::MAX))
+    }
+
+    fn tier_of(&mut self, spec: &InstanceSpec) -> usize {
+        let tier = (spec.model.name.clone(), spec.gpu.clone(), spec.tensor_parallel);
+        let entry = self.calibrations.entry(tier);
+        let index = entry.index();
+        entry.or_default();
+        index
+    }
+
+    /// What the times of a prediction for an instance stay below with `confidence`.
+    #[must_use]
+    pub fn bounds(&self, now: Timestamp, instance: &Instance, prediction: &Prediction, confidence: f64) -> Bounds {
+        // Every instance has a tier; one without would be predicted as well as can be, not better.
+        let tier = self.calibrations.get_index(instance.tier);
+        tier.map_or(prediction.estimate.bounds, |(_, tier)| {
+            instance.estimator.bounds(tier, now, prediction, confidence)
+        })
     }
 
     /// `None`: nothing is declared. `Some(Err)`: it is, and does not work out.
@@ -284,6 +313,9 @@ impl Fleet {
             .book(now, request, instance, prompt_tokens, silent, prediction);
         if booked {
             self.note_in_flight(now, instance);
+            if let Some(instance) = self.instances.get_mut(instance.index()) {
+                instance.estimator.sent(&prediction);
+            }
         }
         booked
     }
@@ -297,7 +329,17 @@ impl Fleet {
 
     /// The first token of a booked request came.
     pub fn first_token(&mut self, now: Timestamp, request: RequestId) {
-        self.ledger.first_token(now, request);
+        let Some(booking) = self.ledger.first_token(now, request) else {
+            return;
+        };
+        if !booking.silent {
+            let ttft_s = now.secs_since(booking.dispatched_at);
+            let instance = &mut self.instances[booking.instance.index()];
+            instance.estimator.observe_first_token(now, &booking.prediction, ttft_s);
+            if let Some((_, tier)) = self.calibrations.get_index_mut(instance.tier) {
+                tier.observe_first_token(now, &booking.prediction, ttft_s);
+            }
+        }
     }
 
     /// More tokens of a booked request came.
@@ -320,6 +362,10 @@ impl Fleet {
         let instance = &mut self.instances[booking.instance.index()];
         instance.health.succeeded();
         instance.estimator.observe(now, &booking.prediction, &observation);
+        if let Some((_, tier)) = self.calibrations.get_index_mut(instance.tier) {
+            let seen = observation.ttft_s.is_some();
+            tier.observe_answer(now, &booking.prediction, observation.e2e_s, seen);
+        }
         if let (Some(tokens), Some((_, model))) = (output_tokens, self.models.get_index_mut(instance.model.index())) {
             model.length.observe(tokens);
             if let Some(forecast) = booking.prediction.forecast_output_tokens {
@@ -332,8 +378,11 @@ impl Fleet {
     /// A booked request ended without an answer; `blame` the instance where it is at fault.
     pub fn abandoned(&mut self, now: Timestamp, request: RequestId, blame: bool) -> Option<Released> {
         let booking = self.release(now, request)?;
+        let instance = &mut self.instances[booking.instance.index()];
+        let seen = booking.first_token_at.is_some() && !booking.silent;
+        instance.estimator.withdrawn(&booking.prediction, seen);
         if blame {
-            self.instances[booking.instance.index()].health.failed(now);
+            instance.health.failed(now);
         }
         Some(booking)
     }

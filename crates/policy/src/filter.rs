@@ -1,6 +1,6 @@
 //! Hard constraints: what an instance must have before any score is looked at. Each refusal has a reason.
 
-use equipoise_estimate::Estimate;
+use equipoise_estimate::{Bounds, Estimate};
 use equipoise_fleet::{Fleet, Instance};
 use equipoise_types::Timestamp;
 
@@ -31,6 +31,8 @@ pub enum Constraint {
     Cost,
     /// It is predicted to be too slow for the SLO even when idle.
     TooSlow,
+    /// It could have met the SLO; the request has waited too long for that.
+    TooLate,
     /// It is predicted to miss the SLO with what it has to do now.
     BusyForSlo,
 }
@@ -63,6 +65,7 @@ impl Constraint {
             Self::Quality => "quality_floor",
             Self::Cost => "cost_limit",
             Self::TooSlow => "slo_never",
+            Self::TooLate => "slo_late",
             Self::BusyForSlo => "slo_busy",
         }
     }
@@ -82,6 +85,7 @@ impl Constraint {
             Self::Quality => "below its quality floor",
             Self::Cost => "above its cost limit",
             Self::TooSlow => "too slow for its SLO even when idle",
+            Self::TooLate => "too slow for what is left of its SLO",
             Self::BusyForSlo => "too busy for its SLO",
         }
     }
@@ -128,14 +132,16 @@ pub fn check(now: Timestamp, fleet: &Fleet, instance: &Instance, request: &Reque
     Ok(())
 }
 
-/// Checks what needs a prediction; `idle` is the same instance without load.
+/// Checks what needs a prediction. `waited_s`: since the request arrived at the router; an SLO counts from there and is
+/// held against the bounds of `loaded`, not its means. `idle`: the bounds of the same instance without load.
 ///
 /// # Errors
 /// The first constraint that is not met.
 pub fn check_prediction(
     request: &Request,
+    waited_s: f64,
     loaded: &Estimate,
-    idle: impl FnOnce() -> Estimate,
+    idle: impl FnOnce() -> Bounds,
 ) -> Result<(), Constraint> {
     let wishes = &request.wishes;
     if wishes.quality_min.is_some_and(|floor| loaded.quality < floor) {
@@ -144,18 +150,17 @@ pub fn check_prediction(
     if wishes.cost_max_usd.is_some_and(|limit| loaded.cost_usd > limit) {
         return Err(Constraint::Cost);
     }
-    let meets = |estimate: &Estimate| {
-        wishes.ttft_slo_s.is_none_or(|slo| estimate.ttft_s <= slo)
-            && wishes.e2e_slo_s.is_none_or(|slo| estimate.e2e_s <= slo)
-    };
-    if !meets(loaded) {
-        return Err(if meets(&idle()) {
-            Constraint::BusyForSlo
-        } else {
-            Constraint::TooSlow
-        });
+    if wishes.slo_slack_s(waited_s, &loaded.bounds) >= 0.0 {
+        return Ok(());
     }
-    Ok(())
+    let at_best_s = wishes.slo_slack_s(0.0, &idle());
+    Err(if at_best_s < 0.0 {
+        Constraint::TooSlow
+    } else if at_best_s < waited_s {
+        Constraint::TooLate
+    } else {
+        Constraint::BusyForSlo
+    })
 }
 
 /// How many instances failed which constraint.
@@ -178,6 +183,12 @@ impl Verdicts {
     #[must_use]
     pub fn is_outage(&self) -> bool {
         self.0.keys().any(|constraint| constraint.is_outage())
+    }
+
+    /// True where at least one instance could have met the SLO of a request that had not waited.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.0.contains_key(&Constraint::TooLate)
     }
 
     /// True where at least one instance has failed this very request.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use equipoise_estimate::Bounds;
 use equipoise_predict::Forecast;
 use equipoise_types::{RequestId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,9 @@ pub struct Wishes {
     pub ttft_slo_s: Option<f64>,
     /// End-to-end time the client wants, seconds: a hard constraint on the prediction.
     pub e2e_slo_s: Option<f64>,
+    /// Probability with which the SLOs must be met, in (0, 1); absent: 95 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slo_confidence: Option<f64>,
     /// Most US dollars for this request: a hard constraint on the prediction.
     pub cost_max_usd: Option<f64>,
     /// Labels an instance must carry, with these values.
@@ -80,6 +84,20 @@ pub struct Wishes {
 }
 
 impl Wishes {
+    /// True with a hard constraint on time.
+    #[must_use]
+    pub fn has_slo(&self) -> bool {
+        self.ttft_slo_s.is_some() || self.e2e_slo_s.is_some()
+    }
+
+    /// How much sooner than asked for an answer comes after all that has `waited_s` and stays below `bounds` from now,
+    /// seconds; negative where it comes too late. Infinite without an SLO.
+    #[must_use]
+    pub fn slo_slack_s(&self, waited_s: f64, bounds: &Bounds) -> f64 {
+        let slack = |slo: Option<f64>, bound_s: f64| slo.map_or(f64::INFINITY, |slo| slo - waited_s - bound_s);
+        slack(self.ttft_slo_s, bounds.ttft_s).min(slack(self.e2e_slo_s, bounds.e2e_s))
+    }
+
     /// True without hard wishes: such a request keeps its place in line. One with an SLO, a floor or a label of its own
     /// may have no use for the room that those before it wait for, so it neither blocks nor is blocked.
     #[must_use]

@@ -187,6 +187,18 @@ pub enum Refusal {
         /// When trying again makes sense.
         retry_after_s: u32,
     },
+    /// Its SLO can no longer be met, by anybody.
+    #[error(
+        "the SLO cannot be met any more after {waited_ms} ms in the queue: {reasons}; retry in {retry_after_s} s, or ask for more time"
+    )]
+    SloMissed {
+        /// How many instances failed which constraint.
+        reasons: String,
+        /// How long it waited.
+        waited_ms: u64,
+        /// When trying again makes sense.
+        retry_after_s: u32,
+    },
     /// Every try found the engines without room.
     #[error("the engines have no room: {attempts} refused, the last was instance {instance}; retry in a moment")]
     Overloaded {
@@ -225,6 +237,7 @@ impl Refusal {
             Self::Unavailable { .. } => "unavailable",
             Self::QueueFull { .. } => "queue_full",
             Self::QueueTimeout { .. } => "queue_timeout",
+            Self::SloMissed { .. } => "slo_missed",
             Self::Overloaded { .. } => "engines_full",
             Self::Errored { .. } => "engine_errors",
             Self::Exhausted { .. } => "attempts_exhausted",

@@ -212,6 +212,7 @@ mod tests {
             e2e_s: 0.1,
             energy: Joules(1.0),
             cost_usd: 0.0,
+            bounds: Default::default(),
         };
         Candidate {
             instance: InstanceId(model),
@@ -233,6 +234,7 @@ mod tests {
                 forecast_output_tokens: None,
                 in_flight: 0,
                 load_factor: 1.0,
+                regime: Default::default(),
             },
         }
     }

@@ -1,7 +1,7 @@
 //! One decision: hard constraints, predictions, the policy's choice.
 
-use equipoise_estimate::InstanceLoad;
-use equipoise_fleet::{Fleet, Instance};
+use equipoise_estimate::{DEFAULT_CONFIDENCE, InstanceLoad, Prediction};
+use equipoise_fleet::{Fleet, Instance, ModelState};
 use equipoise_policy::{Candidate, Choice, Constraint, Policy, Request, Target, Verdicts, check, check_prediction};
 use equipoise_types::{InstanceId, RandomStream, Timestamp};
 
@@ -22,6 +22,8 @@ pub(crate) struct Decision<'a> {
     pub(crate) now: Timestamp,
     pub(crate) fleet: &'a Fleet,
     pub(crate) late_binding: bool,
+    /// Since the request arrived at the router.
+    pub(crate) waited_s: f64,
     /// Requests that wait at the router before this one.
     pub(crate) ahead: u32,
     pub(crate) candidates: &'a mut Vec<Candidate>,
@@ -53,7 +55,7 @@ impl Decision<'_> {
                 }
             }
         }
-        self.stand_in_line(request, tried);
+        self.stand_in_line(request, tried, &mut verdicts);
         if self.candidates.is_empty() {
             return if saturated || verdicts.passes_soon() {
                 Placement::Wait
@@ -71,7 +73,7 @@ impl Decision<'_> {
 
     /// Whoever waits before this request will take the next free slots: a full instance is predicted with its share of
     /// them, so that a line is not mistaken for a short wait.
-    fn stand_in_line(&mut self, request: &Request, tried: &[InstanceId]) {
+    fn stand_in_line(&mut self, request: &Request, tried: &[InstanceId], verdicts: &mut Verdicts) {
         let full = self.candidates.iter().filter(|candidate| candidate.is_saturated());
         let slots: f64 = full.map(|candidate| f64::from(candidate.slots)).sum();
         if self.ahead == 0 || slots <= 0.0 {
@@ -92,6 +94,7 @@ impl Decision<'_> {
                     true
                 }
                 Err(constraint) => {
+                    verdicts.note(constraint);
                     self.ruled_out.push((candidate.instance, constraint));
                     false
                 }
@@ -115,6 +118,26 @@ impl Decision<'_> {
         let model = self.fleet.model(instance.model).ok_or(Constraint::Model)?;
         let mut load = self.fleet.load(self.now, instance);
         load.in_flight = load.in_flight.saturating_add(in_line);
+        let prediction = self.predict(request, instance, model, &load);
+        let idle = || {
+            let idle = self.predict(request, instance, model, &InstanceLoad::default());
+            idle.estimate.bounds
+        };
+        check_prediction(request, self.waited_s, &prediction.estimate, idle)?;
+        Ok(Candidate {
+            instance: instance.id,
+            model: instance.model,
+            load,
+            slots: instance.estimator.slots(),
+            kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
+            cached_tokens: cached_tokens(request, instance),
+            weight: instance.weight,
+            alone_tpot_s: instance.estimator.alone_tpot_s(),
+            prediction,
+        })
+    }
+
+    fn predict(&self, request: &Request, instance: &Instance, model: &ModelState, load: &InstanceLoad) -> Prediction {
         let forecast = request.forecast.as_ref().and_then(|forecast| forecast.of(&model.name));
         let length = match forecast {
             Some(forecast) => model
@@ -126,34 +149,29 @@ impl Decision<'_> {
             Some(forecast) => model.quality.predict_from(self.now, forecast),
             None => model.quality.predict(self.now),
         };
-        let (prefix, prompt_tokens) = (&request.prefix, request.prompt_tokens);
-        let cached_tokens = instance.cached_tokens(prompt_tokens, prefix.block_tokens, &prefix.blocks);
-        let predict = |load: &InstanceLoad| {
-            instance.estimator.predict(
-                self.now,
-                prompt_tokens - cached_tokens.min(prompt_tokens),
-                length,
-                quality,
-                instance.price(),
-                load,
-            )
-        };
-        let mut prediction = predict(&load);
+        let cached = cached_tokens(request, instance).min(request.prompt_tokens);
+        let uncached = request.prompt_tokens - cached;
+        let estimator = &instance.estimator;
+        let mut prediction = estimator.predict(self.now, uncached, length, quality, instance.price(), load);
         prediction.forecast_output_tokens = forecast.map(|forecast| forecast.output_tokens.mean);
-        check_prediction(request, &prediction.estimate, || {
-            predict(&InstanceLoad::default()).estimate
-        })?;
-        Ok(Candidate {
-            instance: instance.id,
-            model: instance.model,
-            load,
-            slots: instance.estimator.slots(),
-            kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
-            cached_tokens,
-            weight: instance.weight,
-            alone_tpot_s: instance.estimator.alone_tpot_s(),
-            prediction,
-        })
+        let confidence = request.wishes.slo_confidence.unwrap_or(DEFAULT_CONFIDENCE);
+        prediction.estimate.bounds = self.fleet.bounds(self.now, instance, &prediction, confidence);
+        prediction
+    }
+
+    /// How long after its arrival some instance, if it were idle then, could still take the request within its SLO,
+    /// seconds; `None` where it has none, or nobody is there to say.
+    pub(crate) fn longest_wait_s(&self, request: &Request) -> Option<f64> {
+        if !request.wishes.has_slo() {
+            return None;
+        }
+        let able = self.fleet.iter().filter_map(|instance| {
+            check(self.now, self.fleet, instance, request).ok()?;
+            let model = self.fleet.model(instance.model)?;
+            let idle = self.predict(request, instance, model, &InstanceLoad::default());
+            Some(request.wishes.slo_slack_s(0.0, &idle.estimate.bounds))
+        });
+        able.reduce(f64::max)
     }
 
     fn soonest(&self) -> Candidate {
@@ -169,6 +187,14 @@ impl Decision<'_> {
 
     fn refuse(&self, request: &Request, verdicts: &Verdicts) -> Placement {
         let reasons = verdicts.reasons();
+        if verdicts.is_late() {
+            let waited_ms = (1e3 * self.waited_s) as u64;
+            return Placement::Refuse(Refusal::SloMissed {
+                reasons,
+                waited_ms,
+                retry_after_s: 1,
+            });
+        }
         // A router that has just started knows nobody yet: that is no fault of the request.
         if self.fleet.iter().all(|instance| !instance.present) {
             return Placement::Refuse(Refusal::Unavailable { reasons });
@@ -188,4 +214,10 @@ impl Decision<'_> {
             Refusal::Infeasible { reasons }
         })
     }
+}
+
+/// Prompt tokens that the instance has probably computed already.
+fn cached_tokens(request: &Request, instance: &Instance) -> u32 {
+    let prefix = &request.prefix;
+    instance.cached_tokens(request.prompt_tokens, prefix.block_tokens, &prefix.blocks)
 }

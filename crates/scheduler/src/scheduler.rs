@@ -247,16 +247,26 @@ impl Scheduler {
     }
 
     fn decide(&mut self, now: Timestamp, pending: &Pending, ahead: u32) -> Placement {
-        let late_binding = self.config.late_binding;
-        let mut decision = Decision {
+        let (mut decision, policy, random) = self.decision(now, pending, ahead);
+        decision.place(&pending.request, &pending.tried, policy, random)
+    }
+
+    fn decision(
+        &mut self,
+        now: Timestamp,
+        pending: &Pending,
+        ahead: u32,
+    ) -> (Decision<'_>, &mut dyn Policy, &mut RandomStream) {
+        let decision = Decision {
             now,
             fleet: &self.fleet,
-            late_binding,
+            late_binding: self.config.late_binding,
+            waited_s: now.secs_since(pending.arrived_at),
             ahead,
             candidates: &mut self.candidates,
             ruled_out: &mut self.ruled_out,
         };
-        decision.place(&pending.request, &pending.tried, self.policy.as_mut(), &mut self.random)
+        (decision, self.policy.as_mut(), &mut self.random)
     }
 
     fn dispatch(
@@ -348,16 +358,20 @@ impl Scheduler {
             actions.push(Action::Refuse { request, reason });
             return;
         }
-        let patience = Duration::try_from_secs_f64(self.config.queue_timeout_s).unwrap_or(Duration::MAX);
-        let expires_at = pending
-            .request
-            .wishes
-            .deadline
-            .unwrap_or(Timestamp::MAX)
-            .min(pending.arrived_at + patience);
+        let slo = self.decision(now, &pending, 0).0.longest_wait_s(&pending.request);
+        let slo = slo.map_or(Duration::MAX, |wait_s| {
+            Duration::try_from_secs_f64(wait_s).unwrap_or_default()
+        });
+        let expires_at = self.patience_ends(&pending).min(pending.arrived_at + slo);
         let ahead = self.queue.push(pending, expires_at);
         self.queue_poll.get_or_insert(now + QUEUE_POLL);
         actions.push(Action::Queue { request, ahead });
+    }
+
+    fn patience_ends(&self, pending: &Pending) -> Timestamp {
+        let patience = Duration::try_from_secs_f64(self.config.queue_timeout_s).unwrap_or(Duration::MAX);
+        let deadline = pending.request.wishes.deadline.unwrap_or(Timestamp::MAX);
+        deadline.min(pending.arrived_at + patience)
     }
 
     /// Walks the queue from the front and places whom it can. Of those with plain wishes one miss stands for all behind
@@ -410,9 +424,18 @@ impl Scheduler {
     fn expire(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         while let Some(pending) = self.queue.pop_expired(now) {
             let waited_ms = u64::try_from(now.since(pending.arrived_at).as_millis()).unwrap_or(u64::MAX);
-            let reason = Refusal::QueueTimeout {
-                waited_ms,
-                retry_after_s: self.retry_after_s(),
+            let retry_after_s = self.retry_after_s();
+            let reason = if now < self.patience_ends(&pending) {
+                Refusal::SloMissed {
+                    reasons: "nobody became free in time".to_owned(),
+                    waited_ms,
+                    retry_after_s,
+                }
+            } else {
+                Refusal::QueueTimeout {
+                    waited_ms,
+                    retry_after_s,
+                }
             };
             actions.push(Action::Refuse {
                 request: pending.request.id,

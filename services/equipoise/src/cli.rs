@@ -200,6 +200,19 @@ pub(crate) struct Simulate {
     /// The folder that holds `quality/`, for --prompts.
     #[arg(long, value_name = "DIR", env = "EQUIPOISE_DATA")]
     pub(crate) data: Option<PathBuf>,
+    /// Every request asks for its first token within so many milliseconds of its arrival.
+    #[arg(long, value_name = "MS")]
+    pub(crate) ttft_slo_ms: Option<f64>,
+    /// Every request asks for its whole answer within so many milliseconds of its arrival.
+    #[arg(long, value_name = "MS")]
+    pub(crate) e2e_slo_ms: Option<f64>,
+    /// With which probability, between 0 and 1.
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    pub(crate) slo_confidence: f64,
+    /// How far the engines are from what the router believes: standard deviation of the logarithm of each instance's speed,
+    /// of each step's noise and of the drift in the course of minutes. Default: 0.15 with an SLO, else 0.
+    #[arg(long, value_name = "SD")]
+    pub(crate) mismatch: Option<f64>,
     /// Also write the results here as JSON; `-` for standard output instead of the table.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use equipoise_config::FleetConfig;
 use equipoise_predict::Predictor;
 use equipoise_simulator::{
-    PromptSet, Questions, SimulationOptions, render_table, simulate, simulate_recorded, to_json,
+    Mismatch, PromptSet, Questions, SimulationOptions, SloGoal, render_table, simulate, simulate_recorded, to_json,
 };
 use equipoise_trace::{Malformed, ReadOptions, ServeGenOptions, Workload, WorkloadGenerator};
 
@@ -28,7 +28,20 @@ pub(crate) fn run(options: &cli::Simulate) -> anyhow::Result<ExitCode> {
     if let Some(questions) = &questions {
         questions.put_into(&mut workload.records);
     }
+    let seconds = |ms: Option<f64>| ms.map(|ms| ms / 1e3);
+    let slo = (options.ttft_slo_ms.is_some() || options.e2e_slo_ms.is_some()).then_some(SloGoal {
+        ttft_s: seconds(options.ttft_slo_ms),
+        e2e_s: seconds(options.e2e_slo_ms),
+        confidence: options.slo_confidence,
+        enforced: true,
+    });
+    let mismatch = options.mismatch.unwrap_or(if slo.is_some() { 0.15 } else { 0.0 });
+    if !(0.0..=2.0).contains(&mismatch) {
+        bail!("--mismatch is {mismatch}; it must be from 0 to 2");
+    }
     let simulation = SimulationOptions {
+        slo,
+        mismatch: Mismatch::of(mismatch),
         questions: questions.map(Arc::new),
         policies: options.policy.clone(),
         seed: options.seed,

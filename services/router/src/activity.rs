@@ -196,6 +196,7 @@ mod tests {
             e2e_s: 11.0,
             energy: Joules(1.0),
             cost_usd: 0.0,
+            bounds: Default::default(),
         };
         Arc::new(Running::new(
             "d1".into(),

@@ -13,6 +13,7 @@ const WEIGHTS: &str = "x-equipoise-weights";
 const QUALITY_MIN: &str = "x-equipoise-quality-min";
 const TTFT_SLO_MS: &str = "x-equipoise-ttft-slo-ms";
 const E2E_SLO_MS: &str = "x-equipoise-e2e-slo-ms";
+const SLO_CONFIDENCE: &str = "x-equipoise-slo-confidence";
 const COST_MAX_USD: &str = "x-equipoise-cost-max-usd";
 const LABELS: &str = "x-equipoise-labels";
 const PRIORITY: &str = "x-equipoise-priority";
@@ -91,6 +92,7 @@ pub(crate) fn wishes(headers: &HeaderMap, now: Timestamp) -> Result<Wishes, Head
         quality_min: number(headers, QUALITY_MIN, 0.0, 1.0)?,
         ttft_slo_s: seconds(TTFT_SLO_MS)?,
         e2e_slo_s: seconds(E2E_SLO_MS)?,
+        slo_confidence: slo_confidence(headers)?,
         cost_max_usd: number(headers, COST_MAX_USD, 0.0, 1e6)?,
         labels: labels(headers)?,
         priority: priority(headers)?,
@@ -98,7 +100,7 @@ pub(crate) fn wishes(headers: &HeaderMap, now: Timestamp) -> Result<Wishes, Head
     })
 }
 
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     TENANT,
     WEIGHTS,
     PRESET,
@@ -107,6 +109,7 @@ const KNOWN: [&str; 12] = [
     QUALITY_MIN,
     TTFT_SLO_MS,
     E2E_SLO_MS,
+    SLO_CONFIDENCE,
     COST_MAX_USD,
     LABELS,
     PRIORITY,
@@ -135,6 +138,18 @@ fn priority(headers: &HeaderMap) -> Result<i32, HeaderError> {
     };
     let priority = value.parse().ok().filter(|priority| (-100..=100).contains(priority));
     priority.ok_or_else(|| wrong(PRIORITY, format!("`{value}` is not a whole number from -100 to 100")))
+}
+
+/// Nothing is certain, and a promise of nothing is none.
+fn slo_confidence(headers: &HeaderMap) -> Result<Option<f64>, HeaderError> {
+    let confidence = number(headers, SLO_CONFIDENCE, 0.0, 1.0)?;
+    if confidence.is_some_and(|confidence| confidence <= 0.0 || confidence >= 1.0) {
+        return Err(wrong(
+            SLO_CONFIDENCE,
+            "must be between 0 and 1, neither of them; write 0.95",
+        ));
+    }
+    Ok(confidence)
 }
 
 /// Labels that an instance must carry; one label cannot have two values.
@@ -311,6 +326,9 @@ mod tests {
             ("x-equipoise-weights", "quality=0", "above zero"),
             ("x-equipoise-quality-min", "1.5", "from 0 to 1"),
             ("x-equipoise-ttft-slo-ms", "NaN", "from 1 to"),
+            ("x-equipoise-slo-confidence", "95", "from 0 to 1"),
+            ("x-equipoise-slo-confidence", "1", "between 0 and 1"),
+            ("x-equipoise-slo-confidence", "0", "between 0 and 1"),
             ("x-equipoise-priority", "1.9", "whole number"),
             ("x-equipoise-labels", "zone=a,zone=b", "two values"),
             ("x-equipoise-preset", "fast", "quality, balanced, latency, green, cheap"),

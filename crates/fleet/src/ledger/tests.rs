@@ -15,6 +15,7 @@ fn prediction(output_tokens: f64) -> Prediction {
         e2e_s: 1.0,
         energy: Joules(10.0),
         cost_usd: 0.0,
+        bounds: Default::default(),
     };
     Prediction {
         estimate,
@@ -24,6 +25,7 @@ fn prediction(output_tokens: f64) -> Prediction {
         forecast_output_tokens: None,
         in_flight: 0,
         load_factor: 1.0,
+        regime: Default::default(),
     }
 }
 

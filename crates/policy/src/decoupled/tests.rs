@@ -65,6 +65,7 @@ fn the_dispatcher_sees_one_model_only() {
             e2e_s: 0.2,
             energy: Joules(1.0),
             cost_usd: 1.0,
+            bounds: Default::default(),
         };
         Candidate {
             instance: InstanceId(id),
@@ -86,6 +87,7 @@ fn the_dispatcher_sees_one_model_only() {
                 forecast_output_tokens: None,
                 in_flight,
                 load_factor: 1.0,
+                regime: Default::default(),
             },
         }
     };

@@ -16,6 +16,7 @@ fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_f
         e2e_s,
         energy: Joules(joules),
         cost_usd,
+        bounds: Default::default(),
     };
     Candidate {
         instance: InstanceId(id),
@@ -37,6 +38,7 @@ fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_f
             forecast_output_tokens: None,
             in_flight: 0,
             load_factor: 1.0,
+            regime: Default::default(),
         },
     }
 }

@@ -66,6 +66,7 @@ fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
                 e2e_s: LENGTH * of.tpot_s,
                 energy: Joules(1.0),
                 cost_usd,
+                bounds: Default::default(),
             };
             candidates.push(Candidate {
                 instance: InstanceId(candidates.len() as u32),
@@ -84,6 +85,7 @@ fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
                     forecast_output_tokens: None,
                     in_flight: 0,
                     load_factor: 1.0,
+                    regime: Default::default(),
                 },
             });
             names.push(format!("{}_{index}", of.name));

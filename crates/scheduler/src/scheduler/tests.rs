@@ -132,6 +132,26 @@ fn what_does_not_fit_waits_here_and_goes_to_whoever_is_free_first() {
 }
 
 #[test]
+fn an_slo_that_nobody_can_meet_any_more_is_refused_and_not_kept() {
+    let mut stage = Stage::new(SchedulerConfig::default(), &[spec("a", "m", 1, None)]);
+    assert_eq!(dispatched(&stage.arrive(request(0))), [(0, 0)]);
+    let mut urgent = request(1);
+    urgent.wishes.ttft_slo_s = Some(0.5);
+    assert_eq!(
+        stage.arrive(urgent),
+        [Action::Queue {
+            request: RequestId(1),
+            ahead: 0
+        }]
+    );
+    let due = stage.scheduler.next_wakeup().expect("waits");
+    assert!(due <= Timestamp::from_secs_f64(0.5), "{due:?}");
+    let late = stage.pass(0.45);
+    assert!(matches!(refusal(&late), Some(Refusal::SloMissed { .. })), "{late:?}");
+    assert_eq!(stage.scheduler.queued(), 0);
+}
+
+#[test]
 fn priority_goes_first_and_arrival_order_holds_otherwise() {
     let mut stage = Stage::new(SchedulerConfig::default(), &[spec("a", "m", 1, None)]);
     stage.arrive(request(0));
@@ -497,6 +517,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What every third request asks for.
+const SLO_S: f64 = 0.4;
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// Two small ones and one that is better.
@@ -515,6 +537,7 @@ fn event_of(step: &Step) -> Event {
             let wishes = Wishes {
                 priority: *priority,
                 weights: Some(Preset::Balanced.weights()),
+                ttft_slo_s: id.is_multiple_of(3).then_some(SLO_S),
                 ..Wishes::default()
             };
             Event::Arrived(vec![Request {
@@ -633,6 +656,13 @@ fn run(policy: &str, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
                     // Never twice, and never to an instance that is gone or draining.
                     prop_assert_eq!(fates.insert(dispatch.request.0, Fate::Out), Some(Fate::Waiting));
                     prop_assert!(!down.contains(&dispatch.instance.0), "{:?} {:?}", step, dispatch);
+                    // Never where what is left of its SLO is less than the bound.
+                    let by_then_s = dispatch.waited_s + dispatch.estimate.bounds.ttft_s;
+                    prop_assert!(
+                        !dispatch.request.0.is_multiple_of(3) || by_then_s <= SLO_S + 1e-9,
+                        "{:?}",
+                        dispatch
+                    );
                 }
                 Action::Refuse { request, .. } | Action::Deliver { request } => {
                     prop_assert_eq!(fates.remove(&request.0), Some(Fate::Waiting));
