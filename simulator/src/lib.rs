@@ -19,6 +19,7 @@ mod prompts;
 mod replay;
 mod request;
 mod result;
+mod routers;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use options::{SimulationError, SimulationOptions};
 pub use prompts::{Answer, AnsweredPrompt, PromptError, PromptSet, Questions};
 pub use replay::{Difference, ReplayReport, replay};
 pub use result::{EnergyTotals, InstanceResult, ModelShare, Percentiles, PolicyResult, to_json};
+pub use routers::RouterOptions;
 pub use table::render_table;
 
 use std::io::Write;

@@ -1,8 +1,10 @@
 //! One decision: hard constraints, predictions, the policy's choice.
 
-use equipoise_estimate::InstanceLoad;
-use equipoise_fleet::{Fleet, Instance};
-use equipoise_policy::{Candidate, Choice, Constraint, Policy, Request, Target, Verdicts, check, check_prediction};
+use equipoise_estimate::{InstanceLoad, Prediction};
+use equipoise_fleet::{Fleet, Instance, ModelState};
+use equipoise_policy::{
+    Candidate, Choice, Constraint, Crowded, Policy, Request, Target, Verdicts, check, check_prediction,
+};
 use equipoise_types::{InstanceId, RandomStream, Timestamp};
 
 use crate::Refusal;
@@ -54,6 +56,7 @@ impl Decision<'_> {
             }
         }
         self.stand_in_line(request, tried);
+        self.crowd(request);
         if self.candidates.is_empty() {
             return if saturated || verdicts.passes_soon() {
                 Placement::Wait
@@ -115,6 +118,28 @@ impl Decision<'_> {
         let model = self.fleet.model(instance.model).ok_or(Constraint::Model)?;
         let mut load = self.fleet.load(self.now, instance);
         load.in_flight = load.in_flight.saturating_add(in_line);
+        let cached_tokens = cached_tokens(instance, request);
+        let prediction = self.predict(request, instance, model, &load);
+        check_prediction(request, &prediction.estimate, || {
+            self.predict(request, instance, model, &InstanceLoad::default())
+                .estimate
+        })?;
+        Ok(Candidate {
+            instance: instance.id,
+            model: instance.model,
+            load,
+            slots: instance.estimator.slots(),
+            kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
+            cached_tokens,
+            weight: instance.weight,
+            alone_tpot_s: instance.estimator.alone_tpot_s(),
+            peers: self.fleet.peers(self.now, instance),
+            crowded: None,
+            prediction,
+        })
+    }
+
+    fn predict(&self, request: &Request, instance: &Instance, model: &ModelState, load: &InstanceLoad) -> Prediction {
         let forecast = request.forecast.as_ref().and_then(|forecast| forecast.of(&model.name));
         let length = match forecast {
             Some(forecast) => model
@@ -126,34 +151,41 @@ impl Decision<'_> {
             Some(forecast) => model.quality.predict_from(self.now, forecast),
             None => model.quality.predict(self.now),
         };
-        let (prefix, prompt_tokens) = (&request.prefix, request.prompt_tokens);
-        let cached_tokens = instance.cached_tokens(prompt_tokens, prefix.block_tokens, &prefix.blocks);
-        let predict = |load: &InstanceLoad| {
-            instance.estimator.predict(
-                self.now,
-                prompt_tokens - cached_tokens.min(prompt_tokens),
-                length,
-                quality,
-                instance.price(),
-                load,
-            )
-        };
-        let mut prediction = predict(&load);
+        let prompt_tokens = request.prompt_tokens;
+        let uncached = prompt_tokens - cached_tokens(instance, request).min(prompt_tokens);
+        let price = instance.price();
+        let mut prediction = instance
+            .estimator
+            .predict(self.now, uncached, length, quality, price, load);
         prediction.forecast_output_tokens = forecast.map(|forecast| forecast.output_tokens.mean);
-        check_prediction(request, &prediction.estimate, || {
-            predict(&InstanceLoad::default()).estimate
-        })?;
-        Ok(Candidate {
-            instance: instance.id,
-            model: instance.model,
-            load,
-            slots: instance.estimator.slots(),
-            kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
-            cached_tokens,
-            weight: instance.weight,
-            alone_tpot_s: instance.estimator.alone_tpot_s(),
-            prediction,
-        })
+        prediction
+    }
+
+    /// Other routers have sent what they have not reported yet. Where to is not known: predicts every candidate once more
+    /// as if all of it were there.
+    fn crowd(&mut self, request: &Request) {
+        let newcomers: f64 = self.candidates.iter().map(|candidate| candidate.peers.newcomers).sum();
+        if newcomers < 0.5 {
+            return;
+        }
+        let mut crowded = std::mem::take(self.candidates);
+        for candidate in &mut crowded {
+            let Some(instance) = self.fleet.instance(candidate.instance) else {
+                continue;
+            };
+            let Some(model) = self.fleet.model(candidate.model) else {
+                continue;
+            };
+            let mut load = candidate.load;
+            let output_tokens = newcomers * candidate.estimate().output_tokens;
+            load.in_flight = load.in_flight.saturating_add(newcomers.ceil() as u32);
+            load.pending_decode_tokens = load.pending_decode_tokens.saturating_add(output_tokens as u64);
+            candidate.crowded = Some(Crowded {
+                newcomers,
+                estimate: self.predict(request, instance, model, &load).estimate,
+            });
+        }
+        *self.candidates = crowded;
     }
 
     fn soonest(&self) -> Candidate {
@@ -188,4 +220,10 @@ impl Decision<'_> {
             Refusal::Infeasible { reasons }
         })
     }
+}
+
+/// How much of a request's prompt an instance has computed already.
+fn cached_tokens(instance: &Instance, request: &Request) -> u32 {
+    let prefix = &request.prefix;
+    instance.cached_tokens(request.prompt_tokens, prefix.block_tokens, &prefix.blocks)
 }

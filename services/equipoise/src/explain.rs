@@ -64,6 +64,7 @@ fn render(body: &Value) -> String {
         "E2E s",
         "joules",
         "USD",
+        "price",
         "in flight",
     ];
     let mut candidates: Vec<&Value> = body["candidates"].as_array().unwrap_or(&none).iter().collect();
@@ -95,6 +96,7 @@ fn render(body: &Value) -> String {
             figure(&candidate["e2e_s"], 2),
             figure(&candidate["joules"], 1),
             figure(&candidate["cost_usd"], 6),
+            figure(&candidate["price"], 2),
             format!("{}/{}{full}", candidate["in_flight"], candidate["slots"]),
         ]);
     }
