@@ -7,17 +7,16 @@ use std::time::Duration;
 use equipoise_config::FleetConfig;
 use equipoise_engine::{EngineEvent, EngineRequest};
 use equipoise_fleet::FleetDelta;
-use equipoise_scheduler::{
-    Action, Dispatch, Event, Failure, Prefix, Request, Scheduler, SchedulerConfig, TokenUsage, Wishes,
-};
+use equipoise_scheduler::{Action, Dispatch, Event, Failure, Prefix, Request, SchedulerConfig, TokenUsage, Wishes};
 use equipoise_trace::{MOONCAKE_BLOCK_TOKENS, WorkloadRecord};
 use equipoise_types::{RequestId, Timestamp};
 
-use crate::feed::{Feed, Sink};
+use crate::feed::Sink;
 use crate::happening::{Happening, Planned, Report, ReportKind};
 use crate::instance::SimulatedInstance;
 use crate::options::LONGEST_YEARS;
 use crate::request::{Ending, RequestState};
+use crate::routers::Routers;
 use crate::slo::SloLog;
 use crate::{PolicyResult, SimulationError, SimulationOptions};
 
@@ -31,7 +30,7 @@ pub(crate) struct Driver<'a, S> {
     pub(crate) options: &'a SimulationOptions,
     hop: Duration,
     telemetry_interval: Duration,
-    feed: Feed<S>,
+    pub(crate) routers: Routers<S>,
     /// By instance id.
     pub(crate) instances: Vec<SimulatedInstance>,
     /// By request id, which is the index in the workload.
@@ -43,7 +42,6 @@ pub(crate) struct Driver<'a, S> {
     pub(crate) now: Timestamp,
     next_arrival: usize,
     ended: usize,
-    last_timer: Option<Timestamp>,
     /// When all instances are sampled next.
     next_sample: Timestamp,
     /// Whether any instance has changed since they were sampled last.
@@ -88,11 +86,8 @@ impl<'a, S: Sink> Driver<'a, S> {
             records,
             options,
             hop: Duration::from_secs_f64(options.hop_s),
-            telemetry_interval: Duration::from_secs_f64(options.telemetry_interval_s),
-            feed: Feed {
-                scheduler: Scheduler::new(config)?,
-                sink,
-            },
+            telemetry_interval: Duration::from_secs_f64(options.sampling_interval_s()),
+            routers: Routers::new(config, options.routers, sink)?,
             instances: Vec::with_capacity(fleet.instances.len()),
             requests: Vec::new(),
             refusals: BTreeMap::new(),
@@ -102,7 +97,6 @@ impl<'a, S: Sink> Driver<'a, S> {
             now: Timestamp::ZERO,
             next_arrival: 0,
             ended: 0,
-            last_timer: None,
             next_sample: Timestamp::ZERO,
             changed: true,
             actions: Vec::new(),
@@ -110,9 +104,11 @@ impl<'a, S: Sink> Driver<'a, S> {
             spare_reports: Vec::new(),
         };
         for declared in &fleet.instances {
-            driver.give(Event::Fleet(FleetDelta::Upsert(declared.spec.clone())));
+            for router in 0..driver.routers.len() {
+                driver.give(router, Event::Fleet(FleetDelta::Upsert(declared.spec.clone())));
+            }
             // The fleet numbers instances as they come; a name it knows already would not get a new number.
-            let id = driver.feed.scheduler.fleet().id_of(&declared.spec.name);
+            let id = driver.routers.first().fleet().id_of(&declared.spec.name);
             if id.is_none_or(|id| id.index() != driver.instances.len()) {
                 return Err(SimulationError::DuplicateInstance {
                     name: declared.spec.name.clone(),
@@ -127,8 +123,8 @@ impl<'a, S: Sink> Driver<'a, S> {
     /// Runs to the end of the last request.
     pub(crate) fn run(mut self) -> (PolicyResult, S) {
         self.run_to_end();
-        let result = PolicyResult::of(&self, self.feed.scheduler.config());
-        (result, self.feed.sink)
+        let result = PolicyResult::of(&self, self.routers.first().config());
+        (result, self.routers.into_sink())
     }
 
     pub(crate) fn run_to_end(&mut self) {
@@ -140,7 +136,10 @@ impl<'a, S: Sink> Driver<'a, S> {
                 .get(self.next_arrival)
                 .map_or(Timestamp::MAX, |record| record.arrival);
             let planned = self.heap.peek().map_or(Timestamp::MAX, |Reverse(planned)| planned.at);
-            let wakeup = self.wakeup().unwrap_or(Timestamp::MAX);
+            let (wakeup, sleeper) = self
+                .routers
+                .wakeup(self.now, LEAST_SLEEP)
+                .unwrap_or((Timestamp::MAX, 0));
             let at = arrival.min(planned).min(wakeup);
             if at == Timestamp::MAX {
                 // Nobody will ever do anything again.
@@ -158,18 +157,8 @@ impl<'a, S: Sink> Driver<'a, S> {
                     self.happen(planned.happening);
                 }
             } else {
-                self.last_timer = Some(self.now);
-                self.give(Event::Timer);
+                self.give(sleeper, Event::Timer);
             }
-        }
-    }
-
-    /// When the scheduler wants to be woken, later than it was woken last.
-    fn wakeup(&self) -> Option<Timestamp> {
-        let wanted = self.feed.scheduler.next_wakeup()?.max(self.now);
-        match self.last_timer {
-            Some(last) if wanted <= last => Some(last + LEAST_SLEEP),
-            _ => Some(wanted),
         }
     }
 
@@ -206,13 +195,15 @@ impl<'a, S: Sink> Driver<'a, S> {
             });
             self.next_arrival += 1;
         }
-        self.give(Event::Arrived(batch));
+        for (router, batch) in self.routers.spread(batch) {
+            self.give(router, Event::Arrived(batch));
+        }
     }
 
-    /// Gives the scheduler an event and carries out what it answers.
-    fn give(&mut self, event: Event) {
+    /// Gives a router an event and carries out what it answers.
+    fn give(&mut self, router: usize, event: Event) {
         let mut actions = std::mem::take(&mut self.actions);
-        self.feed.give(self.now, event, &mut actions);
+        self.routers.give(router, self.now, event, &mut actions);
         for action in actions.drain(..) {
             match action {
                 Action::Dispatch(dispatch) => self.dispatch(&dispatch),
@@ -266,7 +257,14 @@ impl<'a, S: Sink> Driver<'a, S> {
             Happening::Samples(samples) => {
                 for (index, sample) in samples.into_iter().enumerate() {
                     let name = self.instances[index].spec.name.clone();
-                    self.give(Event::Fleet(FleetDelta::Sample { name, sample }));
+                    self.give(0, Event::Fleet(FleetDelta::Sample { name, sample }));
+                }
+            }
+            Happening::Report(report) => {
+                for router in 0..self.routers.len() {
+                    for delta in self.routers.deltas(&report, router, self.now, &self.instances) {
+                        self.give(router, Event::Fleet(delta));
+                    }
                 }
             }
         }
@@ -369,13 +367,14 @@ impl<'a, S: Sink> Driver<'a, S> {
 
     fn report(&mut self, report: Report) {
         let request = RequestId(u64::from(report.request));
+        let home = self.routers.home(request);
         let state = &mut self.requests[report.request as usize];
         match report.kind {
             ReportKind::FirstToken => {
                 state.first_token_at = Some(self.now);
-                self.give(Event::FirstToken { request });
+                self.give(home, Event::FirstToken { request });
             }
-            ReportKind::Tokens(count) => self.give(Event::Tokens { request, count }),
+            ReportKind::Tokens(count) => self.give(home, Event::Tokens { request, count }),
             ReportKind::Finished => {
                 state.ending = Ending::Finished(self.now);
                 self.ended += 1;
@@ -385,14 +384,17 @@ impl<'a, S: Sink> Driver<'a, S> {
                     prompt_tokens,
                     output_tokens,
                 });
-                self.give(Event::Finished { request, usage });
+                self.give(home, Event::Finished { request, usage });
             }
             ReportKind::Refused => {
                 self.refuse(request, "engine");
-                self.give(Event::Failed {
-                    request,
-                    failure: Failure::Final,
-                });
+                self.give(
+                    home,
+                    Event::Failed {
+                        request,
+                        failure: Failure::Final,
+                    },
+                );
             }
         }
     }
@@ -410,6 +412,12 @@ impl<'a, S: Sink> Driver<'a, S> {
         self.now = self.next_sample.max(self.now);
         self.next_sample += self.telemetry_interval;
         let (now, hop_s) = (self.now, self.options.hop_s);
+        if self.routers.len() > 1 {
+            let age_s = self.options.routers.state_age_s;
+            let report = self.routers.report(now, &mut self.instances, age_s);
+            self.plan(now + Duration::from_secs_f64(age_s), Happening::Report(report));
+            return;
+        }
         let samples = self
             .instances
             .iter_mut()

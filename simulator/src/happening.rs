@@ -5,6 +5,8 @@ use std::cmp::Ordering;
 use equipoise_fleet::EngineSample;
 use equipoise_types::Timestamp;
 
+use crate::routers::FleetReport;
+
 /// Something that will happen. Not among them: arrivals, which come from the workload, in order, and the taking of
 /// samples, which has a rhythm.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub(crate) enum Happening {
     Reports(Vec<Report>),
     /// Samples of all instances reach the router.
     Samples(Vec<EngineSample>),
+    /// The fleet's state reaches each of several routers.
+    Report(FleetReport),
 }
 
 /// What an instance says of one request.

@@ -20,6 +20,7 @@ mod prompts;
 mod replay;
 mod request;
 mod result;
+mod routers;
 mod slo;
 mod table;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use options::{SimulationError, SimulationOptions};
 pub use prompts::{Answer, AnsweredPrompt, PromptError, PromptSet, Questions};
 pub use replay::{Difference, ReplayReport, replay};
 pub use result::{EnergyTotals, InstanceResult, ModelShare, Percentiles, PolicyResult, to_json};
+pub use routers::RouterOptions;
 pub use slo::{SloGoal, SloResult};
 pub use table::render_table;
 

@@ -8,10 +8,13 @@ use equipoise_predict::Forecast;
 use equipoise_scheduler::Target;
 use equipoise_trace::TraceError;
 
+use crate::routers::RouterOptions;
 use crate::{Answer, Mismatch, Questions, SloGoal};
 
 /// Latest arrival, years. The clock counts nanoseconds in 64 bits, 584 years.
 pub(crate) const LONGEST_YEARS: f64 = 250.0;
+/// Each router is told of every instance: more than this take too long.
+const MOST_ROUTERS: u32 = 256;
 
 /// How to run a workload.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +38,8 @@ pub struct SimulationOptions {
     pub mismatch: Mismatch,
     /// An SLO that every request carries.
     pub slo: Option<SloGoal>,
+    /// Routers that share the work, and what they know of one another.
+    pub routers: RouterOptions,
 }
 
 impl Default for SimulationOptions {
@@ -49,6 +54,7 @@ impl Default for SimulationOptions {
             questions: None,
             mismatch: Mismatch::default(),
             slo: None,
+            routers: RouterOptions::default(),
         }
     }
 }
@@ -101,6 +107,12 @@ pub enum SimulationError {
     /// A certainty, or no promise at all.
     #[error("the SLO's confidence is {0}: it must be between 0 and 1, neither of them")]
     Confidence(f64),
+    /// Nobody to route, or too many.
+    #[error("{count} routers cannot be simulated: ask for 1 to {MOST_ROUTERS}")]
+    Routers {
+        /// As asked for.
+        count: u32,
+    },
     /// An instance whose behaviour is not known.
     #[error(transparent)]
     Physics(#[from] UnknownPhysics),
@@ -142,6 +154,46 @@ impl SimulationOptions {
                 allowed: "between 0.001 and 3600",
             });
         }
-        self.slo.as_ref().map_or(Ok(()), SloGoal::check)
+        self.slo.as_ref().map_or(Ok(()), SloGoal::check)?;
+        self.check_routers(bounded)
+    }
+
+    fn check_routers(&self, bounded: impl Fn(f64, f64) -> bool) -> Result<(), SimulationError> {
+        let RouterOptions {
+            count,
+            state_interval_s,
+            state_age_s,
+        } = self.routers;
+        if !(1..=MOST_ROUTERS).contains(&count) {
+            return Err(SimulationError::Routers { count });
+        }
+        let spans = [
+            ("state_interval_s", state_interval_s, 1e-3),
+            ("state_age_s", state_age_s, 0.0),
+        ];
+        for (option, seconds, least) in spans {
+            if !bounded(seconds, least) {
+                let allowed = if least > 0.0 {
+                    "between 0.001 and 3600"
+                } else {
+                    "between 0 and 3600"
+                };
+                return Err(SimulationError::Time {
+                    option,
+                    seconds,
+                    allowed,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Time between two samples of all instances, seconds.
+    pub(crate) fn sampling_interval_s(&self) -> f64 {
+        if self.routers.count > 1 {
+            self.routers.state_interval_s
+        } else {
+            self.telemetry_interval_s
+        }
     }
 }

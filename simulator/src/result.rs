@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::SloResult;
 use crate::driver::Driver;
 use crate::request::Ending;
+use crate::routers::RouterOptions;
 
 /// One policy's run. Times are as a client behind the router sees them, from arrival.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -17,6 +18,9 @@ pub struct PolicyResult {
     pub policy: String,
     /// The seed of its random draws.
     pub seed: u64,
+    /// How many routers shared the work and how old their state was; `None` of one, which sees all at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routers: Option<RouterOptions>,
     /// Requests in the workload: finished, refused and unfinished together.
     pub offered: u64,
     /// Answered in full.
@@ -222,6 +226,7 @@ impl PolicyResult {
         Self {
             policy: config.policy.clone(),
             seed: config.seed,
+            routers: Some(driver.options.routers).filter(|routers| routers.count > 1),
             offered,
             finished: sums.finished,
             refused: sums.refused,

@@ -244,6 +244,15 @@ fn footnotes(results: &[PolicyResult]) -> String {
         ),
     }
     text.push_str("Active energy: engine steps; +idle: with the draw between steps. Times from arrival.\n");
+    if let Some(routers) = results.first().and_then(|result| result.routers) {
+        _ = writeln!(
+            text,
+            "{} routers, each with its own part of the requests; state {:.0} ms old, every {:.0} ms.",
+            routers.count,
+            1e3 * routers.state_age_s,
+            1e3 * routers.state_interval_s
+        );
+    }
     let refused = |result: &PolicyResult| {
         let reasons = result
             .refusals

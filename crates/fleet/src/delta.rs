@@ -72,4 +72,26 @@ pub struct PeerLoad {
     pub pending_decode_tokens: u64,
     /// Age of the oldest report in the sum, seconds.
     pub age_s: f64,
+    /// Of the requests, how many have not produced a first token.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prefilling: u32,
+    /// How much longer than predicted the most overdue of them has been without an answer, seconds.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub overdue_s: f64,
+    /// Other routers that are alive, whether or not they have anything in flight there. 0: not said.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub routers: u32,
+    /// The instance's congestion price, see [`crate::CongestionPrice`]. 0: none, or not said.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub price: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_nothing(value: &f64) -> bool {
+    *value == 0.0
 }

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use equipoise_estimate::{InstanceEstimator, PriceOfTokens};
 use equipoise_types::{InstanceId, ModelId, Timestamp};
 
+use crate::peers::Peers;
 use crate::prefix::{DEFAULT_BLOCKS, PrefixIndex};
-use crate::{EngineSample, Health, InstanceSpec, PeerLoad};
+use crate::{EngineSample, Health, InstanceSpec};
 
 /// How far back in-flight counts are kept, to compare a telemetry sample with what was out when it was taken.
 const HISTORY_S: f64 = 2.0;
@@ -17,6 +18,21 @@ const HISTORY_ENTRIES: usize = 512;
 pub(crate) struct Observed<T> {
     pub(crate) value: T,
     pub(crate) at: Timestamp,
+}
+
+/// What other routers mean for a decision on one instance; all zero where this router is alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PeerView {
+    /// Other routers that are alive.
+    pub routers: u32,
+    /// This router's own requests there.
+    pub own_in_flight: u32,
+    /// Of the others' requests that were reported there, how many have probably not ended since; newcomers do not count.
+    pub staying: u32,
+    /// Requests that the others have probably sent there since they last reported.
+    pub newcomers: f64,
+    /// The instance's congestion price, from 0 to 4: 0.5 makes a predicted time count half as much again.
+    pub price: f64,
 }
 
 /// The dynamic state of one instance.
@@ -43,7 +59,7 @@ pub struct Instance {
     /// The index of its tier.
     pub(crate) tier: usize,
     pub(crate) sample: Option<Observed<EngineSample>>,
-    pub(crate) peers: Option<Observed<PeerLoad>>,
+    pub(crate) peers: Peers,
     /// Requests of unknown origin, by the last sample.
     pub(crate) foreign: u32,
     in_flight_history: VecDeque<(Timestamp, u32)>,
@@ -70,7 +86,7 @@ impl Instance {
             physics_error: None,
             tier,
             sample: None,
-            peers: None,
+            peers: Peers::default(),
             foreign: 0,
             in_flight_history: VecDeque::from([(Timestamp::ZERO, 0)]),
             prefixes: PrefixIndex::new(DEFAULT_BLOCKS),
@@ -155,6 +171,10 @@ impl Instance {
         let known = self.in_flight_at(at);
         if let Some(known) = known {
             let unexplained = sample.running.saturating_add(sample.waiting).saturating_sub(known);
+            self.peers.sampled(
+                now,
+                f64::from(sample.running) + f64::from(sample.waiting) - f64::from(known),
+            );
             // Halved rather than replaced: a request on its way in or out is counted on one side only for a moment.
             self.foreign = if unexplained == 0 {
                 0

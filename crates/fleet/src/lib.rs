@@ -8,13 +8,16 @@ mod delta;
 mod health;
 mod instance;
 mod ledger;
+mod peers;
 mod prefix;
+mod price;
 mod spec;
 mod state;
 
 pub use delta::{EngineSample, FleetDelta, PeerLoad};
 pub use health::Health;
-pub use instance::Instance;
+pub use instance::{Instance, PeerView};
 pub use ledger::{Booking, Ledger, Released};
+pub use price::CongestionPrice;
 pub use spec::{InstanceSpec, LimitsSpec, ModelProfile, Price};
 pub use state::{Fleet, FleetError, ModelState};

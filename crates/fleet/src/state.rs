@@ -9,11 +9,7 @@ use equipoise_estimate::{
 use equipoise_types::{InstanceId, ModelId, RequestId, Timestamp};
 use indexmap::IndexMap;
 
-use crate::instance::Observed;
-use crate::{FleetDelta, Instance, InstanceSpec, Ledger, LimitsSpec, Released};
-
-/// Reports of other routers older than this are no longer believed.
-const PEERS_STALE_S: f64 = 3.0;
+use crate::{FleetDelta, Instance, InstanceSpec, Ledger, LimitsSpec, PeerView, Released};
 
 /// What is known of one served model.
 #[derive(Clone, Debug)]
@@ -59,6 +55,8 @@ pub struct Fleet {
     telemetry_stale_s: f64,
     /// How far predictions were off per model, GPU and parallelism: what a new instance of the tier begins with.
     calibrations: IndexMap<(String, Option<String>, u32), Calibration>,
+    /// Other routers that are alive, as of the last batch.
+    peer_routers: u32,
 }
 
 impl Fleet {
@@ -87,7 +85,7 @@ impl Fleet {
             FleetDelta::Sample { name, sample } => self.named(&name)?.observe_sample(now, sample),
             FleetDelta::Peers { name, load } => {
                 let at = now - std::time::Duration::try_from_secs_f64(load.age_s).unwrap_or_default();
-                self.named(&name)?.peers = Some(Observed { value: load, at });
+                self.named(&name)?.peers.report(at, load);
             }
         }
         Ok(())
@@ -254,29 +252,27 @@ impl Fleet {
             self.model(instance.model)
                 .map_or(0.0, |model| model.length.predict(None).mean)
         };
-        let peers = instance
-            .peers
-            .filter(|peers| now.secs_since(peers.at) <= PEERS_STALE_S)
-            .map(|peers| peers.value);
         let sample = instance
             .sample
             .filter(|sample| now.secs_since(sample.at) <= self.telemetry_stale_s);
         let foreign = if sample.is_some() { instance.foreign } else { 0 };
-        match peers {
-            Some(peers) if peers.in_flight >= foreign => {
-                load.in_flight = load.in_flight.saturating_add(peers.in_flight);
-                load.pending_prefill_tokens = load.pending_prefill_tokens.saturating_add(peers.pending_prefill_tokens);
-                load.pending_decode_tokens = load.pending_decode_tokens.saturating_add(peers.pending_decode_tokens);
-            }
-            _ if foreign > 0 => {
-                load.in_flight = load.in_flight.saturating_add(foreign);
-                let more = (f64::from(foreign) * mean_output() / 2.0) as u64;
-                load.pending_decode_tokens = load.pending_decode_tokens.saturating_add(more);
-            }
-            _ => {}
+        let peers = instance.peers.now(now);
+        if let Some(work) = peers {
+            load.in_flight = load.in_flight.saturating_add(work.in_flight.round() as u32);
+            load.prefilling = load
+                .prefilling
+                .saturating_add(work.prefilling.round() as u32)
+                .min(load.in_flight);
+            load.pending_prefill_tokens = load.pending_prefill_tokens.saturating_add(work.prefill_tokens as u64);
+            load.pending_decode_tokens = load.pending_decode_tokens.saturating_add(work.decode_tokens as u64);
+            load.overdue_s = load.overdue_s.max(work.overdue_s);
+        } else if foreign > 0 {
+            load.in_flight = load.in_flight.saturating_add(foreign);
+            let more = (f64::from(foreign) * mean_output() / 2.0) as u64;
+            load.pending_decode_tokens = load.pending_decode_tokens.saturating_add(more);
         }
         if let (Some(sample), Some(capacity)) = (sample, instance.estimator.kv_capacity_tokens())
-            && (foreign > 0 || peers.is_some_and(|peers| peers.in_flight > 0))
+            && (foreign > 0 || peers.is_some_and(|work| work.in_flight > 0.0))
         {
             // Others' contexts are not in the own ledger: the engine's own count is the better one then.
             load.kv_tokens = load.kv_tokens.max((sample.value.kv_usage * capacity as f64) as u64);
@@ -284,9 +280,30 @@ impl Fleet {
         load
     }
 
+    /// What other routers mean for a decision on an instance.
+    #[must_use]
+    pub fn peers(&self, now: Timestamp, instance: &Instance) -> PeerView {
+        if self.peer_routers == 0 {
+            return PeerView::default();
+        }
+        PeerView {
+            routers: self.peer_routers,
+            own_in_flight: self.ledger.load(now, instance.id).in_flight,
+            staying: instance.peers.staying(now),
+            newcomers: instance.peers.newcomers(now, self.peer_routers),
+            price: instance.peers.fresh(now).map_or(0.0, |(load, _)| load.price),
+        }
+    }
+
     /// Lets time pass for what depends on it.
     pub fn advance(&mut self, now: Timestamp) {
         self.ledger.advance(now);
+        let routers = |instance: &Instance| {
+            let (load, _) = instance.peers.fresh(now)?;
+            // A control plane that does not say how many: one at least, where anything is in flight.
+            Some(load.routers.max(u32::from(load.in_flight > 0)))
+        };
+        self.peer_routers = self.instances.iter().filter_map(routers).max().unwrap_or(0);
         for model in self.models.values_mut() {
             (model.present, model.ejected) = (0, 0);
         }
@@ -315,6 +332,7 @@ impl Fleet {
             self.note_in_flight(now, instance);
             if let Some(instance) = self.instances.get_mut(instance.index()) {
                 instance.estimator.sent(&prediction);
+                instance.peers.dispatched(now);
             }
         }
         booked
@@ -361,6 +379,9 @@ impl Fleet {
         };
         let instance = &mut self.instances[booking.instance.index()];
         instance.health.succeeded();
+        instance
+            .peers
+            .answered(observation.ttft_s.unwrap_or(observation.e2e_s), observation.e2e_s);
         instance.estimator.observe(now, &booking.prediction, &observation);
         if let Some((_, tier)) = self.calibrations.get_index_mut(instance.tier) {
             let seen = observation.ttft_s.is_some();

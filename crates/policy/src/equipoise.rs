@@ -7,9 +7,11 @@
 //! gets worse without bound, and adding or losing a candidate reorders nobody else. That is the difference to the
 //! relative score of RouteBalance (see `routebalance.rs`).
 
+use equipoise_estimate::Estimate;
 use equipoise_types::RandomStream;
 
 use crate::least_requests::LastChosen;
+use crate::spread::{Prospect, Spread};
 use crate::{Candidate, Choice, Policy, References, Request, Weights};
 
 /// See the module.
@@ -18,6 +20,7 @@ pub struct Equipoise {
     weights: Weights,
     references: References,
     last_chosen: LastChosen,
+    spread: Spread,
 }
 
 impl Equipoise {
@@ -28,17 +31,21 @@ impl Equipoise {
             weights,
             references,
             last_chosen: LastChosen::default(),
+            spread: Spread::default(),
         }
     }
 
     /// The score of one candidate for one request: higher is better, no bound on either side.
     #[must_use]
     pub fn value(&self, request: &Request, candidate: &Candidate) -> f64 {
+        self.value_of(request, candidate, candidate.estimate())
+    }
+
+    fn value_of(&self, request: &Request, candidate: &Candidate, estimate: &Estimate) -> f64 {
         let weights = request.wishes.weights.unwrap_or(self.weights);
-        let estimate = candidate.estimate();
         let e2e_reference_s = request.wishes.e2e_slo_s.unwrap_or(self.references.e2e_s);
         // Half the weight: twice as long, as far as traffic is concerned.
-        let latency = estimate.e2e_s / e2e_reference_s / candidate.weight;
+        let latency = estimate.e2e_s * (1.0 + candidate.peers.price) / e2e_reference_s / candidate.weight;
         weights.quality * estimate.quality
             - weights.latency * latency
             - weights.energy * estimate.energy.0 / self.references.joules
@@ -64,10 +71,19 @@ impl Policy for Equipoise {
         Some(self.value(request, candidate))
     }
 
-    fn choose(&mut self, request: &Request, candidates: &[Candidate], _random: &mut RandomStream) -> Choice {
-        let index = self
-            .last_chosen
-            .least(candidates, |candidate| -self.value(request, candidate));
+    fn choose(&mut self, request: &Request, candidates: &[Candidate], random: &mut RandomStream) -> Choice {
+        let mut spread = std::mem::take(&mut self.spread);
+        let picked = spread.pick(candidates, random, |candidate| Prospect {
+            score: self.value(request, candidate),
+            crowded: candidate
+                .crowded
+                .map(|crowded| (crowded.newcomers, self.value_of(request, candidate, &crowded.estimate))),
+        });
+        self.spread = spread;
+        let index = picked.unwrap_or_else(|| {
+            self.last_chosen
+                .least(candidates, |candidate| -self.value(request, candidate))
+        });
         let best = &candidates[index];
         if best.is_saturated() {
             // The prediction holds the wait for a slot there, and it is still the best: wait for it here, where the

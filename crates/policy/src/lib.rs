@@ -17,10 +17,12 @@ mod request;
 mod round_robin;
 mod routebalance;
 mod settings;
+mod spread;
 
 use std::fmt;
 
 use equipoise_estimate::{Estimate, InstanceLoad, Prediction};
+use equipoise_fleet::PeerView;
 use equipoise_types::{InstanceId, ModelId, RandomStream};
 
 pub use self::equipoise::Equipoise;
@@ -56,8 +58,22 @@ pub struct Candidate {
     pub weight: f64,
     /// Seconds per answer token of a request that is alone there: a constant of its tier.
     pub alone_tpot_s: f64,
+    /// What other routers mean for it; all zero where this one is alone.
+    pub peers: PeerView,
+    /// What would be predicted if all that other routers have probably sent since they last reported, to any candidate of
+    /// this request, had gone to this one; `None` where that is less than half a request.
+    pub crowded: Option<Crowded>,
     /// The prediction, with what is needed to learn from its outcome.
     pub prediction: Prediction,
+}
+
+/// A candidate as it would be if everybody had rushed to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Crowded {
+    /// How many would have come.
+    pub newcomers: f64,
+    /// What would be predicted then.
+    pub estimate: Estimate,
 }
 
 impl Candidate {
@@ -67,10 +83,18 @@ impl Candidate {
         &self.prediction.estimate
     }
 
-    /// True where one more request would wait inside the engine.
+    /// True where one more request would wait inside the engine, as far as that is known: of others' requests only those
+    /// count that were reported and have probably not ended since. What they may have sent meanwhile must not hold a
+    /// request back, or all would hold back from what is free. This router's own share of the slots, one at least, is its
+    /// to use whatever others have there, or those who came first would keep all of them.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
-        self.load.in_flight >= self.slots
+        let peers = &self.peers;
+        if peers.routers == 0 {
+            return self.load.in_flight >= self.slots;
+        }
+        let share = (self.slots / peers.routers.saturating_add(1)).max(1);
+        peers.own_in_flight >= share && peers.own_in_flight.saturating_add(peers.staying) >= self.slots
     }
 }
 

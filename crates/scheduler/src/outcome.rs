@@ -223,6 +223,8 @@ mod tests {
             cached_tokens: 0,
             weight: 1.0,
             alone_tpot_s: 0.01,
+            peers: equipoise_fleet::PeerView::default(),
+            crowded: None,
             prediction: Prediction {
                 estimate,
                 quality: QualityEstimate {

@@ -2,7 +2,9 @@
 
 use equipoise_estimate::{DEFAULT_CONFIDENCE, InstanceLoad, Prediction};
 use equipoise_fleet::{Fleet, Instance, ModelState};
-use equipoise_policy::{Candidate, Choice, Constraint, Policy, Request, Target, Verdicts, check, check_prediction};
+use equipoise_policy::{
+    Candidate, Choice, Constraint, Crowded, Policy, Request, Target, Verdicts, check, check_prediction,
+};
 use equipoise_types::{InstanceId, RandomStream, Timestamp};
 
 use crate::Refusal;
@@ -56,6 +58,7 @@ impl Decision<'_> {
             }
         }
         self.stand_in_line(request, tried, &mut verdicts);
+        self.crowd(request);
         if self.candidates.is_empty() {
             return if saturated || verdicts.passes_soon() {
                 Placement::Wait
@@ -133,6 +136,8 @@ impl Decision<'_> {
             cached_tokens: cached_tokens(request, instance),
             weight: instance.weight,
             alone_tpot_s: instance.estimator.alone_tpot_s(),
+            peers: self.fleet.peers(self.now, instance),
+            crowded: None,
             prediction,
         })
     }
@@ -172,6 +177,33 @@ impl Decision<'_> {
             Some(request.wishes.slo_slack_s(0.0, &idle.estimate.bounds))
         });
         able.reduce(f64::max)
+    }
+
+    /// Other routers have sent what they have not reported yet. Where to is not known: predicts every candidate once more
+    /// as if all of it were there.
+    fn crowd(&mut self, request: &Request) {
+        let newcomers: f64 = self.candidates.iter().map(|candidate| candidate.peers.newcomers).sum();
+        if newcomers < 0.5 {
+            return;
+        }
+        let mut crowded = std::mem::take(self.candidates);
+        for candidate in &mut crowded {
+            let Some(instance) = self.fleet.instance(candidate.instance) else {
+                continue;
+            };
+            let Some(model) = self.fleet.model(candidate.model) else {
+                continue;
+            };
+            let mut load = candidate.load;
+            let output_tokens = newcomers * candidate.estimate().output_tokens;
+            load.in_flight = load.in_flight.saturating_add(newcomers.ceil() as u32);
+            load.pending_decode_tokens = load.pending_decode_tokens.saturating_add(output_tokens as u64);
+            candidate.crowded = Some(Crowded {
+                newcomers,
+                estimate: self.predict(request, instance, model, &load).estimate,
+            });
+        }
+        *self.candidates = crowded;
     }
 
     fn soonest(&self) -> Candidate {

@@ -399,7 +399,11 @@ impl Scheduler {
             };
             after = Some(place);
             let pending = pending.clone();
-            match self.decide(now, &pending, self.queue.ahead_of(place)) {
+            // Who goes first is a matter of fairness, not of whether a free instance is worth taking: that it is when the
+            // last in line would rather have it than wait for all before it. Asked as if it were alone, the first would
+            // hold out for a better instance, and everybody behind it with it.
+            let line = u32::try_from(self.queue.len() - 1).unwrap_or(u32::MAX);
+            match self.decide(now, &pending, line) {
                 Placement::Take(candidate, score) => {
                     self.queue.remove(pending.request.id);
                     self.dispatch(now, pending, &candidate, score, actions);

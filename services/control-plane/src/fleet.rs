@@ -3,10 +3,12 @@
 //! Registrations and wishes come from the store through `follow`; what this process wrote itself is applied at once,
 //! and versions keep a late echo from undoing it. Samples live here only.
 
+use equipoise_fleet::CongestionPrice;
 use equipoise_proto::v1::{
     EnergySample, EnergySource, EngineSample, GpuSample, Instance, InstanceAdmin, InstanceState,
 };
 use equipoise_store::{Entry, Listing, Revision};
+use equipoise_types::Timestamp;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -79,6 +81,7 @@ pub(crate) struct Fleet {
     samples: BTreeMap<String, Sampled>,
     meters: BTreeMap<String, Meter>,
     gpus: BTreeMap<(String, String), GpuSample>,
+    prices: BTreeMap<String, CongestionPrice>,
     changed: BTreeSet<String>,
     sampled: BTreeSet<String>,
 }
@@ -105,6 +108,7 @@ impl Fleet {
         if let Some(name) = key.strip_prefix(INSTANCES) {
             if forget(&mut self.instances, &mut self.changed, name, revision) {
                 self.samples.remove(name);
+                self.prices.remove(name);
                 self.meters.remove(name);
                 self.sampled.remove(name);
                 let instances = &self.instances;
@@ -141,12 +145,22 @@ impl Fleet {
                 .get(&sample.instance)
                 .is_none_or(|known| known.sample.unix_ns < sample.unix_ns);
             if newest {
+                if sample.healthy {
+                    let price = self.prices.entry(sample.instance.clone()).or_default();
+                    price.observe(Timestamp(sample.unix_ns), sample.running, sample.waiting);
+                }
                 self.sampled.insert(sample.instance.clone());
                 self.samples
                     .insert(sample.instance.clone(), Sampled { sample, received: now });
             }
         }
         usable
+    }
+
+    /// The congestion prices that are above zero.
+    pub(crate) fn prices(&self) -> impl Iterator<Item = (&String, f64)> {
+        let prices = self.prices.iter().map(|(name, price)| (name, price.get()));
+        prices.filter(|(_, price)| *price > 0.0)
     }
 
     /// Takes the reading of a GPU of `node`.

@@ -142,22 +142,38 @@ impl Routing {
     }
 
     fn load_of_others(&self, router: Option<&str>, now: Instant) -> BTreeMap<String, PeerLoad> {
-        let mut sums = BTreeMap::new();
-        for (_, ledger) in self
-            .fresh_ledgers(now)
-            .filter(|(name, _)| Some(name.as_str()) != router)
-        {
+        let others = || {
+            self.fresh_ledgers(now)
+                .filter(|(name, _)| Some(name.as_str()) != router)
+        };
+        let routers = u32::try_from(others().count()).unwrap_or(u32::MAX);
+        if routers == 0 {
+            return BTreeMap::new();
+        }
+        // A ledger that does not name an instance says that nothing is in flight there: all of them are in every sum.
+        let oldest_unix_ns = others().map(|(_, ledger)| ledger.unix_ns).min().unwrap_or(0);
+        let nothing = |instance: &String| PeerLoad {
+            instance: instance.clone(),
+            oldest_unix_ns,
+            routers,
+            ..PeerLoad::default()
+        };
+        let mut sums: BTreeMap<String, PeerLoad> = BTreeMap::new();
+        for (_, ledger) in others() {
             for part in &ledger.in_flight {
-                let sum = sums.entry(part.instance.clone()).or_insert_with(|| PeerLoad {
-                    instance: part.instance.clone(),
-                    oldest_unix_ns: ledger.unix_ns,
-                    ..PeerLoad::default()
-                });
+                let sum = sums
+                    .entry(part.instance.clone())
+                    .or_insert_with(|| nothing(&part.instance));
                 sum.in_flight = sum.in_flight.saturating_add(part.requests);
                 sum.pending_prefill_tokens = sum.pending_prefill_tokens.saturating_add(part.pending_prefill_tokens);
                 sum.pending_decode_tokens = sum.pending_decode_tokens.saturating_add(part.pending_decode_tokens);
-                sum.oldest_unix_ns = sum.oldest_unix_ns.min(ledger.unix_ns);
+                sum.prefilling = sum.prefilling.saturating_add(part.prefilling);
+                sum.overdue_s = sum.overdue_s.max(part.overdue_s);
             }
+        }
+        // A price matters also where nobody has anything in flight: that may be its doing.
+        for (instance, price) in self.fleet.prices() {
+            sums.entry(instance.clone()).or_insert_with(|| nothing(instance)).price = price;
         }
         sums
     }
@@ -226,6 +242,12 @@ impl Routing {
         true
     }
 
+    /// The oldest fresh ledger but a router's own; 0 without any.
+    fn oldest_of_others(&self, router: &str, now: Instant) -> u64 {
+        let others = self.fresh_ledgers(now).filter(|(name, _)| *name != router);
+        others.map(|(_, ledger)| ledger.unix_ns).min().unwrap_or(0)
+    }
+
     /// The peers' load where it differs from what the watcher knows; nothing in flight is said once.
     fn peer_changes(&self, watcher: &mut Watcher, now: Instant) -> Vec<PeerLoad> {
         let current = self.load_of_others(Some(&watcher.router), now);
@@ -234,9 +256,11 @@ impl Routing {
             .filter(|load| watcher.peers.get(&load.instance) != Some(load))
             .cloned()
             .collect();
+        let oldest_unix_ns = self.oldest_of_others(&watcher.router, now);
         for instance in watcher.peers.keys().filter(|&instance| !current.contains_key(instance)) {
             changes.push(PeerLoad {
                 instance: instance.clone(),
+                oldest_unix_ns,
                 ..PeerLoad::default()
             });
         }

@@ -222,6 +222,15 @@ pub(crate) struct Simulate {
     /// Count malformed trace lines and go on, rather than stop at the first.
     #[arg(long)]
     pub(crate) skip_malformed: bool,
+    /// Routers that share the requests, each with its own scheduler and its own part of them.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) routers: u32,
+    /// How old the fleet's state is when several routers are told of it.
+    #[arg(long, value_name = "MS", default_value_t = 100.0)]
+    pub(crate) state_age_ms: f64,
+    /// How often several routers are told of the fleet's state.
+    #[arg(long, value_name = "MS", default_value_t = 100.0)]
+    pub(crate) state_interval_ms: f64,
 }
 
 /// Graded prompts that requests can ask.

@@ -67,6 +67,7 @@ fn render(body: &Value) -> String {
         "with",
         "joules",
         "USD",
+        "price",
         "in flight",
     ];
     let mut candidates: Vec<&Value> = body["candidates"].as_array().unwrap_or(&none).iter().collect();
@@ -101,6 +102,7 @@ fn render(body: &Value) -> String {
             figure(&candidate["confidence"], 3),
             figure(&candidate["joules"], 1),
             figure(&candidate["cost_usd"], 6),
+            figure(&candidate["price"], 2),
             format!("{}/{}{full}", candidate["in_flight"], candidate["slots"]),
         ]);
     }

@@ -11,7 +11,8 @@ use anyhow::{Context as _, bail};
 use equipoise_config::FleetConfig;
 use equipoise_predict::Predictor;
 use equipoise_simulator::{
-    Mismatch, PromptSet, Questions, SimulationOptions, SloGoal, render_table, simulate, simulate_recorded, to_json,
+    Mismatch, PromptSet, Questions, RouterOptions, SimulationOptions, SloGoal, render_table, simulate,
+    simulate_recorded, to_json,
 };
 use equipoise_trace::{Malformed, ReadOptions, ServeGenOptions, Workload, WorkloadGenerator};
 
@@ -45,6 +46,11 @@ pub(crate) fn run(options: &cli::Simulate) -> anyhow::Result<ExitCode> {
         questions: questions.map(Arc::new),
         policies: options.policy.clone(),
         seed: options.seed,
+        routers: RouterOptions {
+            count: options.routers,
+            state_interval_s: options.state_interval_ms / 1e3,
+            state_age_s: options.state_age_ms / 1e3,
+        },
         ..SimulationOptions::default()
     };
     if let Some(path) = &options.record {

@@ -150,7 +150,10 @@ fn apply(state: &State, known: &mut Known, update: v1::RoutingUpdate) {
                 state.driver.on_event(Event::Fleet(wire::sample(sample, age_s)));
             }
             for peer in delta.peers {
-                let age_s = state.driver.age_s(peer.oldest_unix_ns);
+                let age_s = match peer.oldest_unix_ns {
+                    0 => 0.0,
+                    unix_ns => state.driver.age_s(unix_ns),
+                };
                 state.driver.on_event(Event::Fleet(wire::peers(peer, age_s)));
             }
         }
@@ -234,6 +237,8 @@ fn ledger(state: &State) -> v1::LedgerReport {
                 requests: load.in_flight,
                 pending_prefill_tokens: load.pending_prefill_tokens,
                 pending_decode_tokens: load.pending_decode_tokens,
+                prefilling: load.prefilling,
+                overdue_s: load.overdue_s,
             })
         };
         fleet.iter().filter_map(report).collect()

@@ -43,6 +43,7 @@ pub(crate) fn json(scheduler: &Scheduler, name: &str, explanation: &Explanation)
                 "e2e_bound_s": short(estimate.bounds.e2e_s),
                 "joules": short(estimate.energy.0),
                 "cost_usd": short(estimate.cost_usd),
+                "price": short(candidate.peers.price),
                 "in_flight": candidate.load.in_flight,
                 "slots": candidate.slots,
                 "saturated": candidate.is_saturated(),

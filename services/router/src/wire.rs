@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use equipoise_fleet::{EngineSample, FleetDelta, InstanceSpec, LimitsSpec, ModelProfile, PeerLoad, Price};
+use equipoise_fleet::{
+    CongestionPrice, EngineSample, FleetDelta, InstanceSpec, LimitsSpec, ModelProfile, PeerLoad, Price,
+};
 use equipoise_proto::v1;
 use equipoise_types::Watts;
 
@@ -73,6 +75,11 @@ pub(crate) fn sample(sample: v1::EngineSample, age_s: f64) -> FleetDelta {
     }
 }
 
+/// What another version may have sent wrong: not a number, negative, or beyond `most`.
+fn usable(value: f64, most: f64) -> f64 {
+    if value.is_nan() { 0.0 } else { value.clamp(0.0, most) }
+}
+
 /// Others' work, `age_s` old.
 pub(crate) fn peers(peer: v1::PeerLoad, age_s: f64) -> FleetDelta {
     FleetDelta::Peers {
@@ -82,6 +89,10 @@ pub(crate) fn peers(peer: v1::PeerLoad, age_s: f64) -> FleetDelta {
             pending_prefill_tokens: peer.pending_prefill_tokens,
             pending_decode_tokens: peer.pending_decode_tokens,
             age_s,
+            prefilling: peer.prefilling,
+            overdue_s: usable(peer.overdue_s, f64::MAX),
+            routers: peer.routers,
+            price: usable(peer.price, CongestionPrice::MOST),
         },
     }
 }

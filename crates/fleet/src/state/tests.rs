@@ -134,7 +134,7 @@ fn old_reports_are_not_believed() {
         in_flight: 7,
         pending_prefill_tokens: 0,
         pending_decode_tokens: 70,
-        age_s: 0.0,
+        ..PeerLoad::default()
     };
     let now = Timestamp::from_secs_f64(1.0);
     fleet
@@ -162,4 +162,60 @@ fn a_declaration_that_cannot_work_is_kept_with_its_reason() {
             .is_some_and(|error| error.contains("Abacus")),
         "{instance:?}"
     );
+}
+
+proptest::proptest! {
+    // Deltas of one report come instance by instance: in which order changes nothing.
+    #[test]
+    fn the_order_of_the_peers_deltas_does_not_matter(
+        reports in proptest::collection::vec((0_u32..40, 0_u32..9, 0.0..4.0_f64, 0.0..1.0_f64), 1..8),
+        turn in 0_usize..8,
+    ) {
+        let fleet_of = |backwards: bool, turn: usize| {
+            let mut fleet = Fleet::new(5.0);
+            for index in 0..reports.len() {
+                fleet.apply(Timestamp::ZERO, FleetDelta::Upsert(spec(&index.to_string(), "m"))).expect("applies");
+            }
+            let now = Timestamp::from_secs_f64(10.0);
+            let mut order: Vec<usize> = (0..reports.len()).collect();
+            if backwards {
+                order.reverse();
+                let turn = turn % order.len();
+                order.rotate_left(turn);
+            }
+            for index in order {
+                let (in_flight, routers, price, age_s) = reports[index];
+                let load = PeerLoad { in_flight, routers, price, age_s, ..PeerLoad::default() };
+                fleet.apply(now, FleetDelta::Peers { name: index.to_string(), load }).expect("applies");
+            }
+            fleet.advance(now);
+            let view = |instance: &Instance| (fleet.load(now, instance), fleet.peers(now, instance));
+            fleet.iter().map(view).collect::<Vec<_>>()
+        };
+        proptest::prop_assert_eq!(fleet_of(false, 0), fleet_of(true, turn));
+    }
+}
+
+#[test]
+fn a_router_that_is_alone_has_no_view_of_peers() {
+    let mut fleet = fleet_of_two();
+    let now = Timestamp::from_secs_f64(1.0);
+    let view = |fleet: &mut Fleet, at: Timestamp| {
+        fleet.advance(at);
+        fleet.peers(at, fleet.iter().next().expect("there"))
+    };
+    assert_eq!(view(&mut fleet, now), PeerView::default());
+    let load = PeerLoad {
+        in_flight: 2,
+        price: 0.5,
+        ..PeerLoad::default()
+    };
+    // A control plane that does not say how many routers there are.
+    fleet
+        .apply(now, FleetDelta::Peers { name: "a".into(), load })
+        .expect("applies");
+    let seen = view(&mut fleet, now);
+    assert_eq!((seen.routers, seen.staying), (1, 2));
+    assert!((seen.price - 0.5).abs() < f64::EPSILON);
+    assert_eq!(view(&mut fleet, now + Duration::from_secs(4)), PeerView::default());
 }

@@ -79,6 +79,8 @@ fn the_dispatcher_sees_one_model_only() {
             cached_tokens: 0,
             weight: 1.0,
             alone_tpot_s: 0.01,
+            peers: equipoise_fleet::PeerView::default(),
+            crowded: None,
             prediction: Prediction {
                 estimate,
                 quality: equipoise_estimate::QualityEstimate::default(),

@@ -30,6 +30,8 @@ fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_f
         cached_tokens: 0,
         weight: 1.0,
         alone_tpot_s: 0.01,
+        peers: equipoise_fleet::PeerView::default(),
+        crowded: None,
         prediction: Prediction {
             estimate,
             quality: equipoise_estimate::QualityEstimate::default(),
@@ -153,4 +155,75 @@ proptest! {
         let fall = Preset::Balanced.weights().latency * e2e_s * (factor - 1.0) / References::default().e2e_s;
         prop_assert!((before - after - fall).abs() <= 1e-9 * (1.0 + fall));
     }
+}
+
+/// Beside seven other routers that have sent `newcomers`, each of which costs `fall_s` seconds.
+fn crowded(mut candidate: Candidate, newcomers: f64, fall_s: f64) -> Candidate {
+    candidate.peers.routers = 7;
+    candidate.peers.newcomers = newcomers / 3.0;
+    let mut estimate = *candidate.estimate();
+    estimate.e2e_s += newcomers * fall_s;
+    candidate.crowded = Some(crate::Crowded { newcomers, estimate });
+    candidate
+}
+
+#[test]
+fn routers_with_one_view_do_not_all_pick_the_same() {
+    // The first is better by two newcomers' worth of time.
+    let of = |id: u32, e2e_s: f64| crowded(candidate(id, 0.5, e2e_s, 1.0, 0.0, 0), 8.0, 0.5);
+    let candidates = [of(0, 1.0), of(1, 2.0), of(2, 2.0)];
+    let mut counts = [0_u32; 3];
+    for router in 0..64 {
+        let (mut policy, mut random) = (policy(), RandomStream::new(router));
+        for _ in 0..9 {
+            let choice = policy.choose(&request(None), &candidates, &mut random);
+            counts[taken(choice).expect("none is saturated")] += 1;
+        }
+    }
+    // Nine fill them up to one level with 13/3, 7/3 and 7/3: 1 + 0.5 · 13/3 = 2 + 0.5 · 7/3.
+    let expected = [13.0 / 27.0, 7.0 / 27.0, 7.0 / 27.0];
+    for (count, share) in counts.iter().zip(expected) {
+        let seen = f64::from(*count) / (64.0 * 9.0);
+        assert!((seen - share).abs() < 0.03, "{counts:?}");
+    }
+}
+
+#[test]
+fn one_routers_own_picks_are_spread_evenly() {
+    let candidates: Vec<_> = (0..4)
+        .map(|id| crowded(candidate(id, 0.5, 1.0, 1.0, 0.0, 0), 8.0, 0.5))
+        .collect();
+    let (mut policy, mut random) = (policy(), RandomStream::new(3));
+    for _ in 0..10 {
+        let mut turn: Vec<_> = (0..4)
+            .map(|_| taken(policy.choose(&request(None), &candidates, &mut random)))
+            .collect();
+        turn.sort_unstable();
+        assert_eq!(turn, [Some(0), Some(1), Some(2), Some(3)]);
+    }
+}
+
+#[test]
+fn a_price_makes_time_dearer_and_nothing_else() {
+    let plain = candidate(0, 0.5, 3.0, 100.0, 1e-3, 0);
+    let mut dear = plain;
+    dear.peers.price = 1.5;
+    let fall = policy().value(&request(None), &plain) - policy().value(&request(None), &dear);
+    let expected = Preset::Balanced.weights().latency * 3.0 * 1.5 / References::default().e2e_s;
+    assert!((fall - expected).abs() < 1e-12, "{fall}");
+}
+
+#[test]
+fn hearsay_holds_nobody_back_from_what_is_free_or_ones_own() {
+    let mut candidate = candidate(0, 0.5, 1.0, 1.0, 0.0, 8);
+    assert!(candidate.is_saturated(), "alone: eight of eight slots");
+    candidate.peers.routers = 3;
+    candidate.peers.own_in_flight = 3;
+    candidate.peers.staying = 4;
+    assert!(!candidate.is_saturated(), "a slot is free as far as anybody has said");
+    candidate.peers.staying = 5;
+    assert!(candidate.is_saturated());
+    candidate.peers.own_in_flight = 1;
+    candidate.peers.staying = 30;
+    assert!(!candidate.is_saturated(), "two of eight slots are this router's");
 }

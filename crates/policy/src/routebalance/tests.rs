@@ -77,6 +77,8 @@ fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
                 cached_tokens: 0,
                 weight: 1.0,
                 alone_tpot_s: of.tpot_s,
+                peers: equipoise_fleet::PeerView::default(),
+                crowded: None,
                 prediction: Prediction {
                     estimate,
                     quality: equipoise_estimate::QualityEstimate::default(),

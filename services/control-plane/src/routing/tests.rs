@@ -28,6 +28,8 @@ fn report(router: &str, instance: &str, requests: u32, unix_ns: u64) -> LedgerRe
         requests,
         pending_prefill_tokens: 10,
         pending_decode_tokens: 20,
+        prefilling: 1,
+        overdue_s: f64::from(requests) / 10.0,
     };
     LedgerReport {
         router: router.to_owned(),
@@ -115,6 +117,7 @@ fn peers_leave_out_the_watcher_itself_and_what_is_old() {
         ),
         (1, 4, 40, 80)
     );
+    assert_eq!((peers[0].routers, peers[0].prefilling, peers[0].overdue_s), (2, 2, 0.3));
     assert_eq!(routing.routers(start + TICK), ["r1", "r2", "r3"]);
     // Nothing new: nothing is sent again. Then the reports grow old, and that is said once.
     routing.tick(start + 2 * TICK);
@@ -152,4 +155,49 @@ fn samples_are_coalesced() {
         ),
         (2, 1, 5)
     );
+}
+
+/// A sample each second: `waiting` beside eight that run.
+fn sampled(routing: &mut Routing, now: Instant, seconds: std::ops::Range<u64>, waiting: u32) {
+    for second in seconds {
+        let sample = EngineSample {
+            instance: "a".to_owned(),
+            unix_ns: second * 1_000_000_000,
+            healthy: true,
+            running: 8,
+            waiting,
+            ..EngineSample::default()
+        };
+        assert!(routing.fleet.take_sample("n1", sample, now));
+    }
+}
+
+#[test]
+fn a_queue_has_its_price_where_several_routers_are_and_it_is_gone_with_the_queue() {
+    let now = Instant::now();
+    let mut routing = Routing::new(1);
+    put_instance(&mut routing, "a", 1);
+    let mut updates = routing.watch("r1".to_owned(), String::new(), now).expect("free");
+    sampled(&mut routing, now, 1..4, 8);
+    routing.tick(now);
+    routing.tick(now);
+    let alone = received(&mut updates);
+    assert!(
+        alone
+            .iter()
+            .all(|update| !matches!(&update.update, Some(Update::Delta(delta)) if !delta.peers.is_empty())),
+        "a router that is alone is not told"
+    );
+    routing.take_ledger(report("r2", "b", 3, 90), now);
+    routing.tick(now);
+    let seen = received(&mut updates);
+    let price = |update: &RoutingUpdate| {
+        let of_a = delta(update).peers.iter().find(|load| load.instance == "a").cloned();
+        of_a.map(|load| (load.price, load.in_flight, load.routers, load.oldest_unix_ns))
+    };
+    let (dear, in_flight, routers, oldest) = price(&seen[0]).expect("a price although nothing is in flight");
+    assert!(dear > 0.5 && (in_flight, routers, oldest) == (0, 1, 90), "{dear}");
+    sampled(&mut routing, now, 4..60, 0);
+    routing.tick(now);
+    assert_eq!(price(&received(&mut updates)[0]).map(|(price, ..)| price), Some(0.0));
 }

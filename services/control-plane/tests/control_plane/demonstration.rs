@@ -130,6 +130,7 @@ impl Engine {
             requests,
             pending_prefill_tokens: 0,
             pending_decode_tokens: 0,
+            ..InFlight::default()
         }
     }
 }

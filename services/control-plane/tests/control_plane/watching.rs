@@ -11,6 +11,7 @@ fn ledger(router: &str, requests: u32) -> LedgerReport {
         requests,
         pending_prefill_tokens: 100,
         pending_decode_tokens: 200,
+        ..InFlight::default()
     };
     LedgerReport {
         router: router.to_owned(),

@@ -1,0 +1,224 @@
+//! One router, or several that each see only their own requests.
+//!
+//! Several stand behind a layer-4 balancer: it spreads requests at random, and each router keeps its own scheduler, the
+//! same code with a seed of its own. A router hears at once of what it sent itself; of everything else it hears what the
+//! control plane tells: samples of all instances, the others' ledgers and the congestion prices, taken every
+//! `state_interval_s` and delivered `state_age_s` later. Does not belong here: engines and the clock.
+
+use equipoise_fleet::{CongestionPrice, EngineSample, FleetDelta, PeerLoad};
+use equipoise_policy::SettingsError;
+use equipoise_scheduler::{Action, Event, Request, Scheduler, SchedulerConfig};
+use equipoise_types::{InstanceId, RandomStream, RequestId, Timestamp};
+use serde::Serialize;
+
+use crate::feed::{Feed, NoSink, Sink};
+use crate::instance::SimulatedInstance;
+
+/// How many routers share the work, and what they know of one another.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct RouterOptions {
+    /// Routers; 1 sees everything at once, as the figures below do not apply to it.
+    pub count: u32,
+    /// Time between two reports of the fleet's state, seconds.
+    pub state_interval_s: f64,
+    /// How old a report is when it reaches the routers, seconds.
+    pub state_age_s: f64,
+}
+
+impl Default for RouterOptions {
+    fn default() -> Self {
+        Self {
+            count: 1,
+            state_interval_s: 0.1,
+            state_age_s: 0.1,
+        }
+    }
+}
+
+/// The fleet's state as it was at one time.
+#[derive(Debug)]
+pub(crate) struct FleetReport {
+    taken_at: Timestamp,
+    /// By instance.
+    samples: Vec<EngineSample>,
+    /// By instance.
+    prices: Vec<f64>,
+    /// By router, then by instance.
+    ledgers: Vec<Vec<PeerLoad>>,
+}
+
+/// All routers of a run. The first one's events can be recorded.
+#[derive(Debug)]
+pub(crate) struct Routers<S> {
+    first: Feed<S>,
+    others: Vec<Feed<NoSink>>,
+    last_timer: Vec<Option<Timestamp>>,
+    /// By request: where it came to.
+    homes: Vec<u32>,
+    spread: RandomStream,
+    /// By instance.
+    prices: Vec<CongestionPrice>,
+}
+
+impl<S: Sink> Routers<S> {
+    pub(crate) fn new(config: SchedulerConfig, options: RouterOptions, sink: S) -> Result<Self, SettingsError> {
+        let seeds = RandomStream::new(config.seed).derive("routers");
+        let another = |index: u32| {
+            let seed = seeds.derive(&index.to_string()).next_u64();
+            let scheduler = Scheduler::new(SchedulerConfig { seed, ..config.clone() })?;
+            Ok(Feed {
+                scheduler,
+                sink: NoSink,
+            })
+        };
+        let others = (1..options.count).map(another).collect::<Result<_, SettingsError>>()?;
+        Ok(Self {
+            first: Feed {
+                scheduler: Scheduler::new(config)?,
+                sink,
+            },
+            others,
+            last_timer: vec![None; options.count as usize],
+            homes: Vec::new(),
+            spread: seeds.derive("spread"),
+            prices: Vec::new(),
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    pub(crate) fn first(&self) -> &Scheduler {
+        &self.first.scheduler
+    }
+
+    pub(crate) fn into_sink(self) -> S {
+        self.first.sink
+    }
+
+    fn scheduler(&self, router: usize) -> &Scheduler {
+        match router.checked_sub(1) {
+            None => &self.first.scheduler,
+            Some(other) => &self.others[other].scheduler,
+        }
+    }
+
+    /// Gives one router an event and appends what it answers to `actions`, which must be empty.
+    pub(crate) fn give(&mut self, router: usize, at: Timestamp, event: Event, actions: &mut Vec<Action>) {
+        if event == Event::Timer {
+            self.last_timer[router] = Some(at);
+        }
+        match router.checked_sub(1) {
+            None => self.first.give(at, event, actions),
+            Some(other) => self.others[other].give(at, event, actions),
+        }
+    }
+
+    /// Where a request came to.
+    pub(crate) fn home(&self, request: RequestId) -> usize {
+        self.homes.get(request.0 as usize).map_or(0, |home| *home as usize)
+    }
+
+    /// Who wants to be woken first, and when: later than it was woken last, by `least_sleep`.
+    pub(crate) fn wakeup(&self, now: Timestamp, least_sleep: std::time::Duration) -> Option<(Timestamp, usize)> {
+        let wanted = |router: usize| {
+            let wanted = self.scheduler(router).next_wakeup()?.max(now);
+            let at = match self.last_timer[router] {
+                Some(last) if wanted <= last => last + least_sleep,
+                _ => wanted,
+            };
+            Some((at, router))
+        };
+        (0..self.len()).filter_map(wanted).min()
+    }
+
+    /// Spreads a batch over the routers, in order of arrival.
+    pub(crate) fn spread(&mut self, batch: Vec<Request>) -> Vec<(usize, Vec<Request>)> {
+        if self.others.is_empty() {
+            return vec![(0, batch)];
+        }
+        let mut parts: Vec<(usize, Vec<Request>)> = Vec::new();
+        for request in batch {
+            let home = self.spread.below(self.len());
+            self.homes.push(u32::try_from(home).unwrap_or(0));
+            match parts.iter_mut().find(|(router, _)| *router == home) {
+                Some((_, part)) => part.push(request),
+                None => parts.push((home, vec![request])),
+            }
+        }
+        parts
+    }
+
+    /// What the control plane knows now, to be told later.
+    pub(crate) fn report(&mut self, now: Timestamp, instances: &mut [SimulatedInstance], age_s: f64) -> FleetReport {
+        let samples: Vec<_> = instances
+            .iter_mut()
+            .map(|instance| instance.sample(now, age_s))
+            .collect();
+        self.prices.resize_with(samples.len(), CongestionPrice::default);
+        for (price, sample) in self.prices.iter_mut().zip(&samples) {
+            price.observe(now, sample.running, sample.waiting);
+        }
+        let ledger_of = |router: usize| {
+            let ledger = self.scheduler(router).fleet().ledger();
+            let load_of = |index: usize| {
+                let load = ledger.load(now, InstanceId(u32::try_from(index).unwrap_or(u32::MAX)));
+                PeerLoad {
+                    in_flight: load.in_flight,
+                    pending_prefill_tokens: load.pending_prefill_tokens,
+                    pending_decode_tokens: load.pending_decode_tokens,
+                    prefilling: load.prefilling,
+                    overdue_s: load.overdue_s,
+                    ..PeerLoad::default()
+                }
+            };
+            (0..samples.len()).map(load_of).collect()
+        };
+        FleetReport {
+            taken_at: now,
+            prices: self.prices.iter().map(CongestionPrice::get).collect(),
+            ledgers: (0..self.len()).map(ledger_of).collect(),
+            samples,
+        }
+    }
+
+    /// What a report tells one router, in the order in which a live router hears it.
+    pub(crate) fn deltas(
+        &self,
+        report: &FleetReport,
+        router: usize,
+        now: Timestamp,
+        instances: &[SimulatedInstance],
+    ) -> Vec<FleetDelta> {
+        let name = |index: usize| instances[index].spec.name.clone();
+        let samples = report.samples.iter().enumerate();
+        let samples = samples.map(|(index, &sample)| FleetDelta::Sample {
+            name: name(index),
+            sample,
+        });
+        let peers = (0..report.samples.len()).map(|index| {
+            let mut load = PeerLoad {
+                age_s: now.secs_since(report.taken_at),
+                routers: u32::try_from(self.others.len()).unwrap_or(u32::MAX),
+                price: report.prices[index],
+                ..PeerLoad::default()
+            };
+            for (_, ledger) in report.ledgers.iter().enumerate().filter(|(other, _)| *other != router) {
+                load.in_flight += ledger[index].in_flight;
+                load.pending_prefill_tokens += ledger[index].pending_prefill_tokens;
+                load.pending_decode_tokens += ledger[index].pending_decode_tokens;
+                load.prefilling += ledger[index].prefilling;
+                load.overdue_s = load.overdue_s.max(ledger[index].overdue_s);
+            }
+            FleetDelta::Peers {
+                name: name(index),
+                load,
+            }
+        });
+        samples.chain(peers).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
