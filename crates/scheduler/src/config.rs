@@ -21,6 +21,9 @@ pub struct SchedulerConfig {
     pub queue_timeout_s: f64,
     /// Requests wait at the router rather than in a full engine.
     pub late_binding: bool,
+    /// A batch that arrived together is improved by moves and swaps after it was decided; policies without an absolute
+    /// score are left alone.
+    pub improve_batches: bool,
     /// How often a request is sent before it is given up, at least 1.
     pub attempts_max: u32,
     /// Telemetry older than this says nothing about load any more, seconds.
@@ -43,6 +46,7 @@ impl Default for SchedulerConfig {
             queue_limit: 1024,
             queue_timeout_s: 30.0,
             late_binding: true,
+            improve_batches: true,
             attempts_max: 3,
             telemetry_stale_s: 5.0,
             feedback_memory: 100.0,

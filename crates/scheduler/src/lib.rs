@@ -10,6 +10,7 @@ mod config;
 mod event;
 mod explanation;
 mod exploration;
+mod improvement;
 mod outcome;
 mod placement;
 mod queue;

@@ -1,7 +1,7 @@
 //! One decision: hard constraints, predictions, the policy's choice.
 
-use equipoise_estimate::InstanceLoad;
-use equipoise_fleet::{Fleet, Instance};
+use equipoise_estimate::{InstanceLoad, LengthEstimate};
+use equipoise_fleet::{Fleet, Instance, ModelState};
 use equipoise_policy::{Candidate, Choice, Constraint, Policy, Request, Target, Verdicts, check, check_prediction};
 use equipoise_types::{InstanceId, RandomStream, Timestamp};
 
@@ -111,26 +111,41 @@ impl Decision<'_> {
         if tried.contains(&instance.id) {
             return Err(Constraint::Tried);
         }
-        // `check` has looked the model up; an instance without one serves nobody.
-        let model = self.fleet.model(instance.model).ok_or(Constraint::Model)?;
         let mut load = self.fleet.load(self.now, instance);
         load.in_flight = load.in_flight.saturating_add(in_line);
-        let forecast = request.forecast.as_ref().and_then(|forecast| forecast.of(&model.name));
-        let length = match forecast {
+        Self::beside(self.now, self.fleet, request, instance, load)
+    }
+
+    /// How long the answer of a model is expected to be.
+    pub(crate) fn length(now: Timestamp, request: &Request, model: &ModelState) -> LengthEstimate {
+        match request.forecast.as_ref().and_then(|forecast| forecast.of(&model.name)) {
             Some(forecast) => model
                 .length
-                .predict_from(self.now, &forecast.output_tokens, request.max_output_tokens),
+                .predict_from(now, &forecast.output_tokens, request.max_output_tokens),
             None => model.length.predict(request.max_output_tokens),
-        };
+        }
+    }
+
+    /// The candidate that an instance is beside `load`, if its prediction meets the request's wishes.
+    pub(crate) fn beside(
+        now: Timestamp,
+        fleet: &Fleet,
+        request: &Request,
+        instance: &Instance,
+        load: InstanceLoad,
+    ) -> Result<Candidate, Constraint> {
+        let model = fleet.model(instance.model).ok_or(Constraint::Model)?;
+        let forecast = request.forecast.as_ref().and_then(|forecast| forecast.of(&model.name));
+        let length = Self::length(now, request, model);
         let quality = match forecast {
-            Some(forecast) => model.quality.predict_from(self.now, forecast),
-            None => model.quality.predict(self.now),
+            Some(forecast) => model.quality.predict_from(now, forecast),
+            None => model.quality.predict(now),
         };
         let (prefix, prompt_tokens) = (&request.prefix, request.prompt_tokens);
         let cached_tokens = instance.cached_tokens(prompt_tokens, prefix.block_tokens, &prefix.blocks);
         let predict = |load: &InstanceLoad| {
             instance.estimator.predict(
-                self.now,
+                now,
                 prompt_tokens - cached_tokens.min(prompt_tokens),
                 length,
                 quality,

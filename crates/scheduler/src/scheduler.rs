@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use equipoise_fleet::{Fleet, FleetDelta};
+use equipoise_fleet::{Fleet, FleetDelta, ModelState};
 use equipoise_policy::{Candidate, Constraint, Policy, Request, SettingsError, Target, by_name};
 use equipoise_types::{DecisionId, InstanceId, RandomStream, RequestId, Timestamp};
 use indexmap::IndexMap;
@@ -46,6 +46,9 @@ pub struct Scheduler {
     outcomes: Outcomes,
     last_feedback: Option<Result<Judgement, FeedbackError>>,
     regret: f64,
+    /// Dispatches of the batch that is being decided, where there is something to improve.
+    members: Vec<improve::Member>,
+    improving: bool,
 }
 
 impl Scheduler {
@@ -79,6 +82,8 @@ impl Scheduler {
             outcomes: Outcomes::default(),
             last_feedback: None,
             regret: 0.0,
+            members: Vec::new(),
+            improving: false,
         })
     }
 
@@ -196,11 +201,10 @@ impl Scheduler {
         let mut batch = std::mem::take(&mut self.arrivals);
         self.begin_batch(now);
         if batch.len() > 1 {
+            let models: Vec<&ModelState> = self.fleet.served_models().collect();
             let lengths = |request: &Request| -> Vec<f64> {
-                let models = self.fleet.served_models();
-                models
-                    .map(|model| model.length.predict(request.max_output_tokens).mean)
-                    .collect()
+                let of = |model: &&ModelState| Decision::length(now, request, model).mean;
+                models.iter().map(of).collect()
             };
             let mut keyed: Vec<(f64, Pending)> = batch
                 .drain(..)
@@ -209,6 +213,8 @@ impl Scheduler {
             keyed.sort_by(|a, b| b.0.total_cmp(&a.0));
             batch.extend(keyed.into_iter().map(|(_, pending)| pending));
         }
+        let first_action = actions.len();
+        self.improving = self.config.improve_batches && batch.len() > 1;
         for pending in batch.drain(..) {
             if pending.request.wishes.are_plain() && self.queue.waits_before(&pending.request) {
                 self.wait(now, pending, actions);
@@ -217,6 +223,9 @@ impl Scheduler {
             }
         }
         self.arrivals = batch;
+        if std::mem::take(&mut self.improving) {
+            self.improve_batch(now, &mut actions[first_action..]);
+        }
     }
 
     fn begin_batch(&mut self, now: Timestamp) {
@@ -295,7 +304,9 @@ impl Scheduler {
             silent,
             candidate.prediction,
         );
-        self.fleet.note_prefix(candidate.instance, &request.prefix.blocks);
+        if !self.improving {
+            self.fleet.note_prefix(candidate.instance, &request.prefix.blocks);
+        }
         actions.push(Action::Dispatch(Dispatch {
             request: request.id,
             decision,
@@ -308,13 +319,19 @@ impl Scheduler {
             gate,
         }));
         self.explain(now, &pending.request, candidate, explored.is_some());
-        self.decisions += 1;
         pending.gated = gate.map(|gate| Gated {
             gate,
             decision,
             quality,
         });
-        self.out.insert(pending.request.id, pending);
+        let id = pending.request.id;
+        // An answer that may be replaced stays where its gate was set for.
+        let movable = explored.is_none() && gate.is_none();
+        self.out.insert(id, pending);
+        if self.improving {
+            self.note_member(id, candidate, score, movable);
+        }
+        self.decisions += 1;
     }
 
     fn explain(&mut self, now: Timestamp, request: &Request, chosen: &Candidate, explored: bool) {
@@ -477,5 +494,6 @@ impl Scheduler {
 
 mod escalation;
 mod feedback;
+mod improve;
 #[cfg(test)]
 pub(crate) mod tests;
