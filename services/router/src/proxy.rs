@@ -246,7 +246,7 @@ async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientR
         prompt_chars: asked.head.prompt_chars,
         ended: false,
     };
-    state.driver.on_event(Event::Arrived(vec![request]));
+    state.driver.arrive(request);
     // A first answer that was not shown, while a better one is asked for.
     let mut held: Option<Box<Held>> = None;
     loop {
