@@ -1,8 +1,11 @@
 //! What a scheduler can be told.
 
+use std::collections::BTreeMap;
+
 use equipoise_policy::{PolicySettings, SettingsError};
 use serde::{Deserialize, Serialize};
 
+use crate::tenants::{MOST_TENANTS, TenantSettings};
 use crate::{CascadeSettings, ExplorationSettings};
 
 /// Settings of one scheduler. Absent fields keep their defaults.
@@ -30,6 +33,9 @@ pub struct SchedulerConfig {
     pub telemetry_stale_s: f64,
     /// Outcomes of a model that are remembered, about: fewer follow a change sooner, more are steadier. 10 at least.
     pub feedback_memory: f64,
+    /// What holds for tenants, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tenants: BTreeMap<String, TenantSettings>,
     /// Whether some requests go elsewhere to learn about models. Off by default.
     pub exploration: ExplorationSettings,
     /// Whether first answers of `auto` that are not sure of themselves are replaced by a better model's. Off by default.
@@ -48,6 +54,7 @@ impl Default for SchedulerConfig {
             late_binding: true,
             improve_batches: true,
             attempts_max: 3,
+            tenants: BTreeMap::new(),
             telemetry_stale_s: 5.0,
             feedback_memory: 100.0,
             exploration: ExplorationSettings::default(),
@@ -87,6 +94,17 @@ impl SchedulerConfig {
                 least,
                 most,
             });
+        }
+        if self.tenants.len() > MOST_TENANTS {
+            return Err(SettingsError::Range {
+                name: "tenants",
+                value: self.tenants.len() as f64,
+                least: 0.0,
+                most: MOST_TENANTS as f64,
+            });
+        }
+        for tenant in self.tenants.values() {
+            tenant.validate()?;
         }
         if self.attempts_max == 0 || self.attempts_max > 100 {
             let value = f64::from(self.attempts_max);

@@ -15,6 +15,7 @@ mod outcome;
 mod placement;
 mod queue;
 mod scheduler;
+mod tenants;
 
 pub use cascade::{CascadeSettings, Gate};
 pub use config::SchedulerConfig;
@@ -24,3 +25,4 @@ pub use explanation::Explanation;
 pub use exploration::ExplorationSettings;
 pub use outcome::{FeedbackError, Judgement};
 pub use scheduler::Scheduler;
+pub use tenants::TenantSettings;

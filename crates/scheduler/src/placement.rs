@@ -6,6 +6,7 @@ use equipoise_policy::{Candidate, Choice, Constraint, Policy, Request, Target, V
 use equipoise_types::{InstanceId, RandomStream, Timestamp};
 
 use crate::Refusal;
+use crate::tenants::Left;
 
 /// Where a request goes.
 pub(crate) enum Placement {
@@ -22,6 +23,8 @@ pub(crate) struct Decision<'a> {
     pub(crate) now: Timestamp,
     pub(crate) fleet: &'a Fleet,
     pub(crate) late_binding: bool,
+    /// What its tenant may still spend, where that is bounded.
+    pub(crate) left: Option<Left>,
     /// Requests that wait at the router before this one.
     pub(crate) ahead: u32,
     pub(crate) candidates: &'a mut Vec<Candidate>,
@@ -113,7 +116,11 @@ impl Decision<'_> {
         }
         let mut load = self.fleet.load(self.now, instance);
         load.in_flight = load.in_flight.saturating_add(in_line);
-        Self::beside(self.now, self.fleet, request, instance, load)
+        let candidate = Self::beside(self.now, self.fleet, request, instance, load)?;
+        if self.left.is_some_and(|left| !left.allows(&candidate)) {
+            return Err(Constraint::Budget);
+        }
+        Ok(candidate)
     }
 
     /// How long the answer of a model is expected to be.
@@ -195,6 +202,15 @@ impl Decision<'_> {
             return Placement::Refuse(Refusal::UnknownModel {
                 model: model.clone(),
                 served: served.join(", "),
+            });
+        }
+        if verdicts.any_over_budget()
+            && let Some(tenant) = request.tenant.clone()
+        {
+            return Placement::Refuse(Refusal::BudgetExhausted {
+                tenant,
+                retry_after_s: 1,
+                reasons,
             });
         }
         Placement::Refuse(if verdicts.is_outage() || verdicts.any_tried() {

@@ -13,6 +13,7 @@ use crate::exploration::Exploration;
 use crate::outcome::Outcomes;
 use crate::placement::{Decision, Placement};
 use crate::queue::{Gated, Pending, Place, Queue};
+use crate::tenants::{Spending, Tenants};
 use crate::{Action, Dispatch, Event, Failure, FeedbackError, Judgement, Refusal, SchedulerConfig};
 
 /// While requests wait, they are looked at again at least this often: room may come from another router's request.
@@ -46,6 +47,7 @@ pub struct Scheduler {
     outcomes: Outcomes,
     last_feedback: Option<Result<Judgement, FeedbackError>>,
     regret: f64,
+    tenants: Tenants,
     /// Dispatches of the batch that is being decided, where there is something to improve.
     members: Vec<improve::Member>,
     improving: bool,
@@ -63,6 +65,7 @@ impl Scheduler {
         let fleet = Fleet::new(config.telemetry_stale_s);
         let exploring = RandomStream::new(config.seed).derive("exploration");
         Ok(Self {
+            tenants: Tenants::new(&config.tenants),
             exploration: Exploration::new(config.exploration, exploring),
             cascade: Cascade::new(config.cascade),
             config,
@@ -132,8 +135,10 @@ impl Scheduler {
                     if let Some(suspect) = pending.suspect {
                         self.fleet.blame(now, suspect);
                     }
-                    self.fleet
+                    let released = self
+                        .fleet
                         .finished(now, request, usage.map(|usage| usage.output_tokens));
+                    self.settle(now, request, released, true, usage);
                     self.serve_queue(now, actions);
                 }
             }
@@ -171,7 +176,8 @@ impl Scheduler {
     }
 
     fn arrived(&mut self, now: Timestamp, requests: Vec<Request>, actions: &mut Vec<Action>) {
-        for request in requests {
+        for mut request in requests {
+            self.bind(&mut request);
             // An id that is taken would answer one request twice and lose the other.
             if !self.knows(request.id) {
                 self.arrivals.push(Pending {
@@ -248,7 +254,8 @@ impl Scheduler {
     /// Where instances were tried and nobody else is available, it is the tries that failed the request.
     fn refuse(&self, pending: &Pending, reason: Refusal, actions: &mut Vec<Action>) {
         let exhausted = matches!(reason, Refusal::Unavailable { .. }) && !pending.tried.is_empty();
-        let reason = if exhausted { self.exhausted(pending) } else { reason };
+        let mut reason = if exhausted { self.exhausted(pending) } else { reason };
+        self.say_when(pending, &mut reason);
         actions.push(Action::Refuse {
             request: pending.request.id,
             reason,
@@ -257,8 +264,10 @@ impl Scheduler {
 
     fn decide(&mut self, now: Timestamp, pending: &Pending, ahead: u32) -> Placement {
         let late_binding = self.config.late_binding;
+        let left = self.tenants.left(now, pending.request.tenant.as_deref());
         let mut decision = Decision {
             now,
+            left,
             fleet: &self.fleet,
             late_binding,
             ahead,
@@ -287,6 +296,12 @@ impl Scheduler {
             Some(other) => (other, self.policy.score(request, other)),
             None => (candidate, score),
         };
+        self.tenants.reserve(
+            now,
+            request.id,
+            request.tenant.as_deref(),
+            Spending::estimated(candidate),
+        );
         let (decision, quality) = (DecisionId(self.decisions), candidate.estimate().quality);
         let gate = if pending.escalated {
             None
@@ -326,7 +341,8 @@ impl Scheduler {
         });
         let id = pending.request.id;
         // An answer that may be replaced stays where its gate was set for.
-        let movable = explored.is_none() && gate.is_none();
+        let bounded = self.tenants.is_bounded(pending.request.tenant.as_deref());
+        let movable = explored.is_none() && gate.is_none() && !bounded;
         self.out.insert(id, pending);
         if self.improving {
             self.note_member(id, candidate, score, movable);
@@ -453,6 +469,7 @@ impl Scheduler {
         };
         let at_fault = matches!(failure, Failure::Unreached | Failure::Final);
         let released = self.fleet.abandoned(now, request, at_fault);
+        self.settle(now, request, released, false, None);
         if let (Some(booking), true) = (released, failure != Failure::Final) {
             let second_error = failure == Failure::Errored && pending.suspect.is_some();
             if failure == Failure::Errored {
@@ -486,7 +503,8 @@ impl Scheduler {
         self.arrivals.retain(|pending| pending.request.id != request);
         self.queue.remove(request);
         if self.out.swap_remove(&request).is_some() {
-            self.fleet.abandoned(now, request, false);
+            let released = self.fleet.abandoned(now, request, false);
+            self.settle(now, request, released, false, None);
             self.serve_queue(now, actions);
         }
     }
@@ -495,5 +513,6 @@ impl Scheduler {
 mod escalation;
 mod feedback;
 mod improve;
+mod spending;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -93,6 +93,7 @@ pub(crate) fn wishes(headers: &HeaderMap, now: Timestamp) -> Result<Wishes, Head
         e2e_slo_s: seconds(E2E_SLO_MS)?,
         cost_max_usd: number(headers, COST_MAX_USD, 0.0, 1e6)?,
         labels: labels(headers)?,
+        needs: std::collections::BTreeSet::new(),
         priority: priority(headers)?,
         deadline,
     })

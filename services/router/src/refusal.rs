@@ -14,11 +14,11 @@ pub(crate) fn response(refusal: &Refusal) -> ErrorResponse {
         Refusal::Unavailable { .. } | Refusal::Overloaded { .. } => {
             ErrorResponse::unavailable(text).with_retry_after(1)
         }
-        Refusal::QueueFull { retry_after_s, .. } | Refusal::QueueTimeout { retry_after_s, .. } => {
-            ErrorResponse::too_many_requests(text)
-                .with_code(refusal.code())
-                .with_retry_after(*retry_after_s)
-        }
+        Refusal::BudgetExhausted { retry_after_s, .. }
+        | Refusal::QueueFull { retry_after_s, .. }
+        | Refusal::QueueTimeout { retry_after_s, .. } => ErrorResponse::too_many_requests(text)
+            .with_code(refusal.code())
+            .with_retry_after(*retry_after_s),
         Refusal::Exhausted { .. } | Refusal::Errored { .. } => ErrorResponse::upstream_failed(text).with_retry_after(1),
     }
 }
