@@ -1,5 +1,7 @@
 //! What holds for every fleet, every request and every order of events.
 
+#![expect(clippy::expect_used, reason = "a test that cannot start has nothing to say")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
