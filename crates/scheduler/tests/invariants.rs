@@ -176,6 +176,7 @@ impl Run {
                     self.is_feasible(id, dispatch)?;
                 }
                 Action::Queue { request, .. } => self.waiting.push(request.0),
+                Action::Deliver { .. } => {}
                 Action::Refuse { request, .. } => self.waiting.retain(|waiting| *waiting != request.0),
             }
         }
