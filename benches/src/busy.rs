@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use equipoise_config::FleetFile;
 use equipoise_fleet::FleetDelta;
+use equipoise_predict::Predictor;
 use equipoise_scheduler::{Action, Event, Prefix, Request, Scheduler, SchedulerConfig, Target, Wishes};
 use equipoise_types::{RandomStream, RequestId, Timestamp};
 
@@ -16,6 +17,20 @@ const IN_FLIGHT_EACH: u64 = 24;
 /// Medians and spreads of a conversation trace, tokens (Azure 2023: mean prompt 1,155, mean answer 211).
 const PROMPT_MEDIAN: f64 = 900.0;
 const PROMPT_SIGMA: f64 = 0.7;
+/// What people ask, short and long.
+const PROMPTS: [&str; 4] = [
+    "What is the capital of France?",
+    "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How many clips did \
+     Natalia sell altogether in April and May? Explain step by step.",
+    "Write a function in Rust that reads a CSV file of orders, groups them by customer, and prints the ten customers with \
+     the largest totals. Handle malformed lines by counting them, and write unit tests for the parser. Then explain \
+     the complexity of each step and how it would change if the file did not fit into memory.",
+    "Summarise the following text in three sentences. The Normans were the people who in the 10th and 11th centuries gave \
+     their name to Normandy, a region in France. They were descended from Norse raiders and pirates from Denmark, Iceland \
+     and Norway who, under their leader Rollo, agreed to swear fealty to King Charles III of West Francia. Through \
+     generations of assimilation and mixing with the native Frankish and Roman-Gaulish populations, their descendants \
+     would gradually merge with the Carolingian-based cultures of West Francia.",
+];
 /// The label by which the first requests are put where they belong.
 const PLACE: &str = "place";
 
@@ -36,9 +51,18 @@ impl BusyScheduler {
     /// # Errors
     /// For an unknown policy, and when the work cannot be placed.
     pub fn new(policy: &str, instances: usize) -> anyhow::Result<Self> {
+        Self::with(policy, instances, true)
+    }
+
+    /// The same, with batches improved or not.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with(policy: &str, instances: usize, improve_batches: bool) -> anyhow::Result<Self> {
         let fleet = FleetFile::parse(FLEET, "routebalance-13.toml")?;
         let config = SchedulerConfig {
             policy: policy.to_owned(),
+            improve_batches,
             ..fleet.scheduler
         };
         let mut busy = Self {
@@ -132,6 +156,40 @@ impl BusyScheduler {
         let spent = self.decide(request)?;
         self.on_event(Event::Cancelled { request: id });
         Ok(spent)
+    }
+
+    /// Times a batch of requests that arrive together, from the text of their prompts: forecasts, estimates, filters,
+    /// scores, assignment and booking. Answers with the sum of their scores, too; afterwards the load is what it was.
+    ///
+    /// # Errors
+    /// When one is not dispatched at once.
+    pub fn time_batch(&mut self, predictor: &Predictor, size: usize) -> anyhow::Result<(Duration, f64)> {
+        self.now += Duration::from_millis(1);
+        let mut batch: Vec<Request> = (0..size).map(|_| self.request()).collect();
+        let ids: Vec<RequestId> = batch.iter().map(|request| request.id).collect();
+        let texts: Vec<&str> = ids.iter().map(|id| PROMPTS[id.0 as usize % PROMPTS.len()]).collect();
+        self.actions.clear();
+        let started = Instant::now();
+        for (request, text) in batch.iter_mut().zip(texts) {
+            request.forecast = Some(predictor.forecast(text));
+        }
+        self.scheduler
+            .on_event(self.now, Event::Arrived(batch), &mut self.actions);
+        let spent = started.elapsed();
+        let (mut score, mut dispatched) = (0.0, 0);
+        for action in &self.actions {
+            if let Action::Dispatch(dispatch) = action {
+                dispatched += 1;
+                score += dispatch.score.unwrap_or_default();
+            }
+        }
+        if dispatched != size {
+            bail!("of {size} requests only {dispatched} were dispatched");
+        }
+        for request in ids {
+            self.on_event(Event::Cancelled { request });
+        }
+        Ok((spent, score))
     }
 
     /// Requests in flight on the whole fleet.

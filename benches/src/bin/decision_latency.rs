@@ -3,6 +3,7 @@
 use clap::Parser;
 use equipoise_benches::{BusyScheduler, Latencies, say, table};
 use equipoise_policy::names;
+use equipoise_predict::Predictor;
 
 /// Times single decisions and prints their percentiles in microseconds.
 #[derive(Parser)]
@@ -16,6 +17,49 @@ struct Options {
     /// Policies; all by default.
     #[arg(long, value_delimiter = ',')]
     policy: Vec<String>,
+    /// Also time batches of so many requests, from the text of their prompts on; 0: none.
+    #[arg(long, default_value_t = 16)]
+    batch: usize,
+}
+
+/// From prompt text to booking: single requests and batches, without and with the improvement pass.
+fn from_text(options: &Options) -> anyhow::Result<()> {
+    let predictor = &Predictor::embedded()?;
+    let head = [
+        "instances",
+        "batch",
+        "improved",
+        "mean us",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+        "score each",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for &instances in &options.instances {
+        for (size, improved) in [(1, false), (options.batch, false), (options.batch, true)] {
+            let mut busy = BusyScheduler::with("equipoise", instances, improved)?;
+            let runs = (options.decisions as usize / size / (instances / 100).max(1)).max(50);
+            for _ in 0..runs / 20 {
+                busy.time_batch(predictor, size)?;
+            }
+            let (mut latencies, mut score) = (Latencies::new(), 0.0);
+            for _ in 0..runs {
+                let (spent, scores) = busy.time_batch(predictor, size)?;
+                latencies.record(spent);
+                score += scores;
+            }
+            let mean = format!("{:.1}", latencies.mean().as_secs_f64() * 1e6);
+            let mut row = vec![instances.to_string(), size.to_string(), improved.to_string(), mean];
+            row.extend(latencies.in_us(&[50.0, 99.0, 99.9, 100.0]));
+            row.push(format!("{:.5}", score / (runs * size) as f64));
+            rows.push(row);
+        }
+    }
+    say("\nequipoise, all predictors in: prompt text, forecast, estimates, filters, scores, assignment, booking");
+    say(&table(&rows));
+    Ok(())
 }
 
 fn main() -> anyhow::Result<()> {
@@ -46,5 +90,8 @@ fn main() -> anyhow::Result<()> {
         options.decisions
     ));
     say(&table(&rows));
+    if options.batch > 0 {
+        from_text(&options)?;
+    }
     Ok(())
 }

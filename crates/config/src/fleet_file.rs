@@ -22,10 +22,13 @@ use table::{FileTable, ModelTable};
 /// Reads fleet files. The sections:
 ///
 /// - `[scheduler]`, optional: the fields of [`equipoise_scheduler::SchedulerConfig`];
+/// - `[tenants.NAME]`, optional, for requests with the header `x-equipoise-tenant: NAME`: `labels`, which an instance must
+///   carry to get them, whatever they ask for; `usd_per_hour`, `usd_per_day`, `joules_per_hour`, `joules_per_day`;
 /// - `[[model]]`: `name`, `architecture`, `quality`, `context_tokens`, `price = { input_usd_per_mtok,
 ///   output_usd_per_mtok }`, `mean_output_tokens`; all but the name may be left out;
 /// - `[[pool]]`: `name`, `model`, `gpu`, `tensor_parallel`, and either `count` (emulated or simulated instances) or
 ///   `endpoints` (real ones); `limits = { max_num_seqs, max_num_batched_tokens, block_tokens, num_gpu_blocks }`, `labels`,
+///   `capabilities` (of `tools`, `images`, `audio`, `structured`, `embeddings`; absent: everything),
 ///   `gpus` (the devices of each instance), `service_ms` (an opaque emulated box), `measured` (a table of measured tiers,
 ///   `mlenergy-v2`, in place of the engine model's own speed and energy).
 #[derive(Clone, Copy, Debug)]
@@ -53,11 +56,19 @@ impl FleetFile {
         let file: FileTable = toml::from_str(text).map_err(|error| source.syntax(&error))?;
 
         let section = file.scheduler.as_ref().map_or(0..0, Spanned::span);
-        let scheduler = file.scheduler.map(Spanned::into_inner).unwrap_or_default();
+        let mut scheduler = file.scheduler.map(Spanned::into_inner).unwrap_or_default();
         // Its own constructor knows what it accepts.
         if let Err(error) = Scheduler::new(scheduler.clone()) {
             let place = scheduler::place(&source, &error).unwrap_or(section);
             return Err(source.invalid(place, format!("[scheduler]: {error}")));
+        }
+
+        if let Some(tenants) = file.tenants {
+            let place = tenants.span();
+            scheduler.tenants.extend(tenants.into_inner());
+            if let Err(error) = scheduler.validate() {
+                return Err(source.invalid(place, format!("[tenants]: {error}")));
+            }
         }
 
         let mut profiles = BTreeMap::new();

@@ -27,6 +27,7 @@ pub(crate) struct Prompt<'s> {
     /// Messages, or prompts of a list.
     pub(crate) items: u32,
     pub(crate) has_images: bool,
+    pub(crate) has_audio: bool,
 }
 
 impl Prompt<'_> {
@@ -168,6 +169,10 @@ impl<'de> Visitor<'de> for Part<'_, '_> {
                 "text" => map.next_value_seed(Content(self.0))?,
                 "image_url" | "image" | "input_image" => {
                     self.0.has_images = true;
+                    map.next_value::<IgnoredAny>()?;
+                }
+                "input_audio" | "audio_url" => {
+                    self.0.has_audio = true;
                     map.next_value::<IgnoredAny>()?;
                 }
                 _ => {

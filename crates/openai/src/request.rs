@@ -64,6 +64,10 @@ pub struct RequestHead {
     pub has_tools: bool,
     /// The prompt has images.
     pub has_images: bool,
+    /// The prompt has audio, or the answer is to be spoken.
+    pub has_audio: bool,
+    /// The answer must follow a schema, a grammar or a choice.
+    pub is_structured: bool,
     /// The `user` member: whom the client serves.
     pub user: Option<String>,
 }
@@ -156,6 +160,7 @@ impl RequestHead {
             token_ids: 0,
             items: 0,
             has_images: false,
+            has_audio: false,
         };
         let mut draft = Draft {
             endpoint,
@@ -220,6 +225,7 @@ struct Members {
     user: Option<String>,
     prompt_embeds: Option<IgnoredAny>,
     has_tools: bool,
+    is_structured: bool,
     /// Names of members that were read, to notice one that comes twice.
     names: u32,
 }
@@ -233,7 +239,7 @@ struct Draft<'s> {
 }
 
 /// The members that are read, in the order of their bits in [`Members::names`].
-const READ: [&str; 14] = [
+const READ: [&str; 21] = [
     "model",
     "stream",
     "stream_options",
@@ -248,6 +254,13 @@ const READ: [&str; 14] = [
     "tools",
     "functions",
     "prompt_embeds",
+    "audio",
+    "response_format",
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
 ];
 
 impl<'de> Visitor<'de> for &mut Draft<'_> {
@@ -295,6 +308,19 @@ impl Draft<'_> {
                 seen.has_tools |= map.next_value_seed(Written(prompt))?;
                 Ok(())
             }
+            "audio" => {
+                prompt.has_audio |= map.next_value::<Option<IgnoredAny>>()?.is_some();
+                Ok(())
+            }
+            "response_format" => {
+                let format: Option<Format> = map.next_value()?;
+                seen.is_structured |= format.is_some_and(|format| format.constrains);
+                Ok(())
+            }
+            "structured_outputs" | "guided_json" | "guided_regex" | "guided_choice" | "guided_grammar" => {
+                seen.is_structured |= map.next_value::<Option<IgnoredAny>>()?.is_some();
+                Ok(())
+            }
             _ => map.next_value::<IgnoredAny>().map(drop),
         }
     }
@@ -339,6 +365,8 @@ impl Draft<'_> {
             prompt_items: prompt.items,
             has_tools: seen.has_tools,
             has_images: prompt.has_images,
+            has_audio: prompt.has_audio,
+            is_structured: seen.is_structured,
             user: seen.user,
         })
     }
@@ -347,6 +375,21 @@ impl Draft<'_> {
 fn read<'de, A: MapAccess<'de>, T: Deserialize<'de>>(slot: &mut Option<T>, map: &mut A) -> Result<(), A::Error> {
     *slot = map.next_value()?;
     Ok(())
+}
+
+/// A `response_format`: anything but plain text constrains the answer. What is malformed is left to the engine.
+struct Format {
+    constrains: bool,
+}
+
+impl<'de> Deserialize<'de> for Format {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let format = serde_json::Value::deserialize(deserializer)?;
+        let kind = format.get("type").and_then(serde_json::Value::as_str);
+        Ok(Self {
+            constrains: kind.is_some_and(|kind| kind != "text"),
+        })
+    }
 }
 
 /// A whole number from `LEAST` up, of at most 32 bits; `16.0` counts as 16, as it does for vLLM.

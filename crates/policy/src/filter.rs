@@ -23,12 +23,16 @@ pub enum Constraint {
     Tried,
     /// It lacks a label the request asks for.
     Label,
+    /// It lacks a capability that the request needs.
+    Capability,
     /// Prompt and answer do not fit its context.
     Context,
     /// Its answers are predicted to be worse than asked for.
     Quality,
     /// It is predicted to cost more than allowed.
     Cost,
+    /// It is predicted to cost more dollars or joules than the tenant has left.
+    Budget,
     /// It is predicted to be too slow for the SLO even when idle.
     TooSlow,
     /// It could have met the SLO; the request has waited too long for that.
@@ -61,9 +65,11 @@ impl Constraint {
             Self::Ejected => "ejected",
             Self::Tried => "tried",
             Self::Label => "label",
+            Self::Capability => "capability",
             Self::Context => "context",
             Self::Quality => "quality_floor",
             Self::Cost => "cost_limit",
+            Self::Budget => "tenant_budget",
             Self::TooSlow => "slo_never",
             Self::TooLate => "slo_late",
             Self::BusyForSlo => "slo_busy",
@@ -81,9 +87,11 @@ impl Constraint {
             Self::Ejected => "ejected after failures in a row",
             Self::Tried => "tried already",
             Self::Label => "without a label it asks for",
+            Self::Capability => "without a capability it needs (tools, images, audio or structured answers)",
             Self::Context => "with too short a context for it",
             Self::Quality => "below its quality floor",
             Self::Cost => "above its cost limit",
+            Self::Budget => "above what its tenant has left to spend",
             Self::TooSlow => "too slow for its SLO even when idle",
             Self::TooLate => "too slow for what is left of its SLO",
             Self::BusyForSlo => "too busy for its SLO",
@@ -121,6 +129,14 @@ pub fn check(now: Timestamp, fleet: &Fleet, instance: &Instance, request: &Reque
     let carries = |(key, value): (&String, &String)| instance.spec.labels.get(key) == Some(value);
     if !request.wishes.labels.iter().all(carries) {
         return Err(Constraint::Label);
+    }
+    if !request
+        .wishes
+        .needs
+        .iter()
+        .all(|need| need.is_in(&instance.spec.labels))
+    {
+        return Err(Constraint::Capability);
     }
     if let Some(context) = instance.spec.model.context_tokens {
         // An answer of unknown length needs at least one token.
@@ -189,6 +205,12 @@ impl Verdicts {
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.0.contains_key(&Constraint::TooLate)
+    }
+
+    /// True where a tenant with more left would be served.
+    #[must_use]
+    pub fn any_over_budget(&self) -> bool {
+        self.0.contains_key(&Constraint::Budget)
     }
 
     /// True where at least one instance has failed this very request.

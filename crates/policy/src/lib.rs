@@ -4,6 +4,7 @@
 //! changes nothing but its own memory, does no I/O and draws randomness only from the stream it is given. The
 //! scheduler carries the choice out. Does not belong here: queues, retries, the ledger.
 
+mod capability;
 mod decoupled;
 mod equipoise;
 mod filter;
@@ -26,6 +27,7 @@ use equipoise_fleet::PeerView;
 use equipoise_types::{InstanceId, ModelId, RandomStream};
 
 pub use self::equipoise::Equipoise;
+pub use capability::{CAPABILITIES_LABEL, Capability};
 pub use decoupled::Decoupled;
 pub use filter::{Constraint, Verdicts, check, check_prediction};
 pub use least_kv::LeastKv;

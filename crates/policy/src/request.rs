@@ -1,11 +1,13 @@
 //! A request as the decision sees it: sizes, wishes and limits, never its text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use equipoise_estimate::Bounds;
 use equipoise_predict::Forecast;
 use equipoise_types::{RequestId, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::Capability;
 
 /// One client request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,6 +79,9 @@ pub struct Wishes {
     pub cost_max_usd: Option<f64>,
     /// Labels an instance must carry, with these values.
     pub labels: BTreeMap<String, String>,
+    /// What the request needs beside text, as its body says.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub needs: BTreeSet<Capability>,
     /// Higher goes first in the queue; 0 is normal.
     pub priority: i32,
     /// Refuse rather than dispatch after this time.
@@ -107,6 +112,7 @@ impl Wishes {
             && self.e2e_slo_s.is_none()
             && self.cost_max_usd.is_none()
             && self.labels.is_empty()
+            && self.needs.is_empty()
     }
 }
 

@@ -1,8 +1,11 @@
 //! What a scheduler can be told.
 
+use std::collections::BTreeMap;
+
 use equipoise_policy::{PolicySettings, SettingsError};
 use serde::{Deserialize, Serialize};
 
+use crate::tenants::{MOST_TENANTS, TenantSettings};
 use crate::{CascadeSettings, ExplorationSettings};
 
 /// Settings of one scheduler. Absent fields keep their defaults.
@@ -21,12 +24,18 @@ pub struct SchedulerConfig {
     pub queue_timeout_s: f64,
     /// Requests wait at the router rather than in a full engine.
     pub late_binding: bool,
+    /// A batch that arrived together is improved by moves and swaps after it was decided; policies without an absolute
+    /// score are left alone.
+    pub improve_batches: bool,
     /// How often a request is sent before it is given up, at least 1.
     pub attempts_max: u32,
     /// Telemetry older than this says nothing about load any more, seconds.
     pub telemetry_stale_s: f64,
     /// Outcomes of a model that are remembered, about: fewer follow a change sooner, more are steadier. 10 at least.
     pub feedback_memory: f64,
+    /// What holds for tenants, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tenants: BTreeMap<String, TenantSettings>,
     /// Whether some requests go elsewhere to learn about models. Off by default.
     pub exploration: ExplorationSettings,
     /// Whether first answers of `auto` that are not sure of themselves are replaced by a better model's. Off by default.
@@ -43,7 +52,9 @@ impl Default for SchedulerConfig {
             queue_limit: 1024,
             queue_timeout_s: 30.0,
             late_binding: true,
+            improve_batches: true,
             attempts_max: 3,
+            tenants: BTreeMap::new(),
             telemetry_stale_s: 5.0,
             feedback_memory: 100.0,
             exploration: ExplorationSettings::default(),
@@ -83,6 +94,17 @@ impl SchedulerConfig {
                 least,
                 most,
             });
+        }
+        if self.tenants.len() > MOST_TENANTS {
+            return Err(SettingsError::Range {
+                name: "tenants",
+                value: self.tenants.len() as f64,
+                least: 0.0,
+                most: MOST_TENANTS as f64,
+            });
+        }
+        for tenant in self.tenants.values() {
+            tenant.validate()?;
         }
         if self.attempts_max == 0 || self.attempts_max > 100 {
             let value = f64::from(self.attempts_max);

@@ -199,6 +199,16 @@ pub enum Refusal {
         /// When trying again makes sense.
         retry_after_s: u32,
     },
+    /// The tenant has spent what it may.
+    #[error("the budget of tenant `{tenant}` is spent; retry in {retry_after_s} s ({reasons})")]
+    BudgetExhausted {
+        /// Who.
+        tenant: String,
+        /// When trying again makes sense.
+        retry_after_s: u32,
+        /// How many instances failed which constraint.
+        reasons: String,
+    },
     /// Every try found the engines without room.
     #[error("the engines have no room: {attempts} refused, the last was instance {instance}; retry in a moment")]
     Overloaded {
@@ -238,6 +248,7 @@ impl Refusal {
             Self::QueueFull { .. } => "queue_full",
             Self::QueueTimeout { .. } => "queue_timeout",
             Self::SloMissed { .. } => "slo_missed",
+            Self::BudgetExhausted { .. } => "budget_exhausted",
             Self::Overloaded { .. } => "engines_full",
             Self::Errored { .. } => "engine_errors",
             Self::Exhausted { .. } => "attempts_exhausted",

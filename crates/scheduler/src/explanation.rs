@@ -70,6 +70,18 @@ impl Explanations {
         }
     }
 
+    /// The decision went elsewhere after all.
+    pub(crate) fn choose_again(&mut self, decision: DecisionId, instance: InstanceId) {
+        let first = self.kept.front().map_or(0, |first| first.decision.0);
+        let index = decision
+            .0
+            .checked_sub(first)
+            .and_then(|index| usize::try_from(index).ok());
+        if let Some(explanation) = index.and_then(|index| self.kept.get_mut(index)) {
+            explanation.chosen = instance;
+        }
+    }
+
     pub(crate) fn of(&self, decision: DecisionId) -> Option<&Explanation> {
         // Decisions are numbered in order, and kept in order.
         let first = self.kept.front()?.decision.0;

@@ -10,10 +10,12 @@ mod config;
 mod event;
 mod explanation;
 mod exploration;
+mod improvement;
 mod outcome;
 mod placement;
 mod queue;
 mod scheduler;
+mod tenants;
 
 pub use cascade::{CascadeSettings, Gate};
 pub use config::SchedulerConfig;
@@ -23,3 +25,4 @@ pub use explanation::Explanation;
 pub use exploration::ExplorationSettings;
 pub use outcome::{FeedbackError, Judgement};
 pub use scheduler::Scheduler;
+pub use tenants::TenantSettings;

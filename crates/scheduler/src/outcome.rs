@@ -173,6 +173,18 @@ impl Outcomes {
         }
     }
 
+    /// The decision went to another candidate after all.
+    pub(crate) fn choose_again(&mut self, decision: DecisionId, chosen: &Candidate) {
+        let first_entry = self.first_entry;
+        let Some(kept) = self.kept(decision) else { return };
+        kept.predicted = chosen.estimate().quality as f32;
+        let start = usize::try_from(kept.start - first_entry).unwrap_or(usize::MAX);
+        let mut entries = start..start + kept.entries as usize;
+        if let Some(index) = entries.find(|index| self.entries[*index].model == chosen.model) {
+            self.entries.swap(start, index);
+        }
+    }
+
     /// Marks a decision as judged.
     pub(crate) fn judge(&mut self, decision: DecisionId) -> Result<Judged<'_>, FeedbackError> {
         let kept = self.kept(decision).ok_or(FeedbackError::Unknown)?;

@@ -1,6 +1,6 @@
 //! One decision: hard constraints, predictions, the policy's choice.
 
-use equipoise_estimate::{DEFAULT_CONFIDENCE, InstanceLoad, Prediction};
+use equipoise_estimate::{DEFAULT_CONFIDENCE, InstanceLoad, LengthEstimate, Prediction};
 use equipoise_fleet::{Fleet, Instance, ModelState};
 use equipoise_policy::{
     Candidate, Choice, Constraint, Crowded, Policy, Request, Target, Verdicts, check, check_prediction,
@@ -8,6 +8,7 @@ use equipoise_policy::{
 use equipoise_types::{InstanceId, RandomStream, Timestamp};
 
 use crate::Refusal;
+use crate::tenants::Left;
 
 /// Where a request goes.
 pub(crate) enum Placement {
@@ -26,6 +27,8 @@ pub(crate) struct Decision<'a> {
     pub(crate) late_binding: bool,
     /// Since the request arrived at the router.
     pub(crate) waited_s: f64,
+    /// What its tenant may still spend, where that is bounded.
+    pub(crate) left: Option<Left>,
     /// Requests that wait at the router before this one.
     pub(crate) ahead: u32,
     pub(crate) candidates: &'a mut Vec<Candidate>,
@@ -117,16 +120,42 @@ impl Decision<'_> {
         if tried.contains(&instance.id) {
             return Err(Constraint::Tried);
         }
-        // `check` has looked the model up; an instance without one serves nobody.
-        let model = self.fleet.model(instance.model).ok_or(Constraint::Model)?;
         let mut load = self.fleet.load(self.now, instance);
         load.in_flight = load.in_flight.saturating_add(in_line);
-        let prediction = self.predict(request, instance, model, &load);
+        let candidate = Self::beside(self.now, self.fleet, (request, self.waited_s), instance, load)?;
+        if self.left.is_some_and(|left| !left.allows(&candidate)) {
+            return Err(Constraint::Budget);
+        }
+        Ok(candidate)
+    }
+
+    /// How long the answer of a model is expected to be.
+    pub(crate) fn length(now: Timestamp, request: &Request, model: &ModelState) -> LengthEstimate {
+        match request.forecast.as_ref().and_then(|forecast| forecast.of(&model.name)) {
+            Some(forecast) => model
+                .length
+                .predict_from(now, &forecast.output_tokens, request.max_output_tokens),
+            None => model.length.predict(request.max_output_tokens),
+        }
+    }
+
+    /// The candidate that an instance is beside `load` for a request that has waited for so long, if its prediction meets
+    /// the request's wishes.
+    pub(crate) fn beside(
+        now: Timestamp,
+        fleet: &Fleet,
+        (request, waited_s): (&Request, f64),
+        instance: &Instance,
+        load: InstanceLoad,
+    ) -> Result<Candidate, Constraint> {
+        // `check` has looked the model up; an instance without one serves nobody.
+        let model = fleet.model(instance.model).ok_or(Constraint::Model)?;
+        let prediction = Self::predict(now, fleet, request, instance, model, &load);
         let idle = || {
-            let idle = self.predict(request, instance, model, &InstanceLoad::default());
+            let idle = Self::predict(now, fleet, request, instance, model, &InstanceLoad::default());
             idle.estimate.bounds
         };
-        check_prediction(request, self.waited_s, &prediction.estimate, idle)?;
+        check_prediction(request, waited_s, &prediction.estimate, idle)?;
         Ok(Candidate {
             instance: instance.id,
             model: instance.model,
@@ -136,31 +165,33 @@ impl Decision<'_> {
             cached_tokens: cached_tokens(request, instance),
             weight: instance.weight,
             alone_tpot_s: instance.estimator.alone_tpot_s(),
-            peers: self.fleet.peers(self.now, instance),
+            peers: fleet.peers(now, instance),
             crowded: None,
             prediction,
         })
     }
 
-    fn predict(&self, request: &Request, instance: &Instance, model: &ModelState, load: &InstanceLoad) -> Prediction {
+    fn predict(
+        now: Timestamp,
+        fleet: &Fleet,
+        request: &Request,
+        instance: &Instance,
+        model: &ModelState,
+        load: &InstanceLoad,
+    ) -> Prediction {
         let forecast = request.forecast.as_ref().and_then(|forecast| forecast.of(&model.name));
-        let length = match forecast {
-            Some(forecast) => model
-                .length
-                .predict_from(self.now, &forecast.output_tokens, request.max_output_tokens),
-            None => model.length.predict(request.max_output_tokens),
-        };
+        let length = Self::length(now, request, model);
         let quality = match forecast {
-            Some(forecast) => model.quality.predict_from(self.now, forecast),
-            None => model.quality.predict(self.now),
+            Some(forecast) => model.quality.predict_from(now, forecast),
+            None => model.quality.predict(now),
         };
         let cached = cached_tokens(request, instance).min(request.prompt_tokens);
         let uncached = request.prompt_tokens - cached;
         let estimator = &instance.estimator;
-        let mut prediction = estimator.predict(self.now, uncached, length, quality, instance.price(), load);
+        let mut prediction = estimator.predict(now, uncached, length, quality, instance.price(), load);
         prediction.forecast_output_tokens = forecast.map(|forecast| forecast.output_tokens.mean);
         let confidence = request.wishes.slo_confidence.unwrap_or(DEFAULT_CONFIDENCE);
-        prediction.estimate.bounds = self.fleet.bounds(self.now, instance, &prediction, confidence);
+        prediction.estimate.bounds = fleet.bounds(now, instance, &prediction, confidence);
         prediction
     }
 
@@ -173,7 +204,7 @@ impl Decision<'_> {
         let able = self.fleet.iter().filter_map(|instance| {
             check(self.now, self.fleet, instance, request).ok()?;
             let model = self.fleet.model(instance.model)?;
-            let idle = self.predict(request, instance, model, &InstanceLoad::default());
+            let idle = Self::predict(self.now, self.fleet, request, instance, model, &InstanceLoad::default());
             Some(request.wishes.slo_slack_s(0.0, &idle.estimate.bounds))
         });
         able.reduce(f64::max)
@@ -200,7 +231,7 @@ impl Decision<'_> {
             load.pending_decode_tokens = load.pending_decode_tokens.saturating_add(output_tokens as u64);
             candidate.crowded = Some(Crowded {
                 newcomers,
-                estimate: self.predict(request, instance, model, &load).estimate,
+                estimate: Self::predict(self.now, self.fleet, request, instance, model, &load).estimate,
             });
         }
         *self.candidates = crowded;
@@ -238,6 +269,15 @@ impl Decision<'_> {
             return Placement::Refuse(Refusal::UnknownModel {
                 model: model.clone(),
                 served: served.join(", "),
+            });
+        }
+        if verdicts.any_over_budget()
+            && let Some(tenant) = request.tenant.clone()
+        {
+            return Placement::Refuse(Refusal::BudgetExhausted {
+                tenant,
+                retry_after_s: 1,
+                reasons,
             });
         }
         Placement::Refuse(if verdicts.is_outage() || verdicts.any_tried() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use equipoise_fleet::{Fleet, FleetDelta};
+use equipoise_fleet::{Fleet, FleetDelta, ModelState};
 use equipoise_policy::{Candidate, Constraint, Policy, Request, SettingsError, Target, by_name};
 use equipoise_types::{DecisionId, InstanceId, RandomStream, RequestId, Timestamp};
 use indexmap::IndexMap;
@@ -13,6 +13,7 @@ use crate::exploration::Exploration;
 use crate::outcome::Outcomes;
 use crate::placement::{Decision, Placement};
 use crate::queue::{Gated, Pending, Place, Queue};
+use crate::tenants::{Spending, Tenants};
 use crate::{Action, Dispatch, Event, Failure, FeedbackError, Judgement, Refusal, SchedulerConfig};
 
 /// While requests wait, they are looked at again at least this often: room may come from another router's request.
@@ -46,6 +47,10 @@ pub struct Scheduler {
     outcomes: Outcomes,
     last_feedback: Option<Result<Judgement, FeedbackError>>,
     regret: f64,
+    tenants: Tenants,
+    /// Dispatches of the batch that is being decided, where there is something to improve.
+    members: Vec<improve::Member>,
+    improving: bool,
 }
 
 impl Scheduler {
@@ -60,6 +65,7 @@ impl Scheduler {
         let fleet = Fleet::new(config.telemetry_stale_s);
         let exploring = RandomStream::new(config.seed).derive("exploration");
         Ok(Self {
+            tenants: Tenants::new(&config.tenants),
             exploration: Exploration::new(config.exploration, exploring),
             cascade: Cascade::new(config.cascade),
             config,
@@ -79,6 +85,8 @@ impl Scheduler {
             outcomes: Outcomes::default(),
             last_feedback: None,
             regret: 0.0,
+            members: Vec::new(),
+            improving: false,
         })
     }
 
@@ -127,8 +135,10 @@ impl Scheduler {
                     if let Some(suspect) = pending.suspect {
                         self.fleet.blame(now, suspect);
                     }
-                    self.fleet
+                    let released = self
+                        .fleet
                         .finished(now, request, usage.map(|usage| usage.output_tokens));
+                    self.settle(now, request, released, true, usage);
                     self.serve_queue(now, actions);
                 }
             }
@@ -166,7 +176,8 @@ impl Scheduler {
     }
 
     fn arrived(&mut self, now: Timestamp, requests: Vec<Request>, actions: &mut Vec<Action>) {
-        for request in requests {
+        for mut request in requests {
+            self.bind(&mut request);
             // An id that is taken would answer one request twice and lose the other.
             if !self.knows(request.id) {
                 self.arrivals.push(Pending {
@@ -196,11 +207,10 @@ impl Scheduler {
         let mut batch = std::mem::take(&mut self.arrivals);
         self.begin_batch(now);
         if batch.len() > 1 {
+            let models: Vec<&ModelState> = self.fleet.served_models().collect();
             let lengths = |request: &Request| -> Vec<f64> {
-                let models = self.fleet.served_models();
-                models
-                    .map(|model| model.length.predict(request.max_output_tokens).mean)
-                    .collect()
+                let of = |model: &&ModelState| Decision::length(now, request, model).mean;
+                models.iter().map(of).collect()
             };
             let mut keyed: Vec<(f64, Pending)> = batch
                 .drain(..)
@@ -209,6 +219,8 @@ impl Scheduler {
             keyed.sort_by(|a, b| b.0.total_cmp(&a.0));
             batch.extend(keyed.into_iter().map(|(_, pending)| pending));
         }
+        let first_action = actions.len();
+        self.improving = self.config.improve_batches && batch.len() > 1;
         for pending in batch.drain(..) {
             if pending.request.wishes.are_plain() && self.queue.waits_before(&pending.request) {
                 self.wait(now, pending, actions);
@@ -217,6 +229,9 @@ impl Scheduler {
             }
         }
         self.arrivals = batch;
+        if std::mem::take(&mut self.improving) {
+            self.improve_batch(now, &mut actions[first_action..]);
+        }
     }
 
     fn begin_batch(&mut self, now: Timestamp) {
@@ -239,7 +254,8 @@ impl Scheduler {
     /// Where instances were tried and nobody else is available, it is the tries that failed the request.
     fn refuse(&self, pending: &Pending, reason: Refusal, actions: &mut Vec<Action>) {
         let exhausted = matches!(reason, Refusal::Unavailable { .. }) && !pending.tried.is_empty();
-        let reason = if exhausted { self.exhausted(pending) } else { reason };
+        let mut reason = if exhausted { self.exhausted(pending) } else { reason };
+        self.say_when(pending, &mut reason);
         actions.push(Action::Refuse {
             request: pending.request.id,
             reason,
@@ -257,8 +273,10 @@ impl Scheduler {
         pending: &Pending,
         ahead: u32,
     ) -> (Decision<'_>, &mut dyn Policy, &mut RandomStream) {
+        let left = self.tenants.left(now, pending.request.tenant.as_deref());
         let decision = Decision {
             now,
+            left,
             fleet: &self.fleet,
             late_binding: self.config.late_binding,
             waited_s: now.secs_since(pending.arrived_at),
@@ -288,6 +306,12 @@ impl Scheduler {
             Some(other) => (other, self.policy.score(request, other)),
             None => (candidate, score),
         };
+        self.tenants.reserve(
+            now,
+            request.id,
+            request.tenant.as_deref(),
+            Spending::estimated(candidate),
+        );
         let (decision, quality) = (DecisionId(self.decisions), candidate.estimate().quality);
         let gate = if pending.escalated {
             None
@@ -305,7 +329,9 @@ impl Scheduler {
             silent,
             candidate.prediction,
         );
-        self.fleet.note_prefix(candidate.instance, &request.prefix.blocks);
+        if !self.improving {
+            self.fleet.note_prefix(candidate.instance, &request.prefix.blocks);
+        }
         actions.push(Action::Dispatch(Dispatch {
             request: request.id,
             decision,
@@ -318,13 +344,20 @@ impl Scheduler {
             gate,
         }));
         self.explain(now, &pending.request, candidate, explored.is_some());
-        self.decisions += 1;
         pending.gated = gate.map(|gate| Gated {
             gate,
             decision,
             quality,
         });
-        self.out.insert(pending.request.id, pending);
+        let id = pending.request.id;
+        // An answer that may be replaced stays where its gate was set for.
+        let bounded = self.tenants.is_bounded(pending.request.tenant.as_deref());
+        let movable = explored.is_none() && gate.is_none() && !bounded;
+        self.out.insert(id, pending);
+        if self.improving {
+            self.note_member(id, candidate, score, movable);
+        }
+        self.decisions += 1;
     }
 
     fn explain(&mut self, now: Timestamp, request: &Request, chosen: &Candidate, explored: bool) {
@@ -463,6 +496,7 @@ impl Scheduler {
         };
         let at_fault = matches!(failure, Failure::Unreached | Failure::Final);
         let released = self.fleet.abandoned(now, request, at_fault);
+        self.settle(now, request, released, false, None);
         if let (Some(booking), true) = (released, failure != Failure::Final) {
             let second_error = failure == Failure::Errored && pending.suspect.is_some();
             if failure == Failure::Errored {
@@ -496,7 +530,8 @@ impl Scheduler {
         self.arrivals.retain(|pending| pending.request.id != request);
         self.queue.remove(request);
         if self.out.swap_remove(&request).is_some() {
-            self.fleet.abandoned(now, request, false);
+            let released = self.fleet.abandoned(now, request, false);
+            self.settle(now, request, released, false, None);
             self.serve_queue(now, actions);
         }
     }
@@ -504,5 +539,7 @@ impl Scheduler {
 
 mod escalation;
 mod feedback;
+mod improve;
+mod spending;
 #[cfg(test)]
 pub(crate) mod tests;

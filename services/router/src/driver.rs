@@ -1,4 +1,9 @@
 //! The live driver: a real clock around the scheduler, one lock, and a mailbox for every request.
+//!
+//! A batch is whatever has arrived while the previous decision ran: a request that finds the lock taken is left in a short
+//! queue, and whoever has the lock hands all of them in together. Nobody waits for a batch to fill, and none waits
+//! without an owner: who lets go of the lock looks into the queue afterwards, and who left a request there had found the lock taken
+//! after that.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -8,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
 use equipoise_policy::SettingsError;
-use equipoise_scheduler::{Action, Dispatch, Event, Refusal, Scheduler, SchedulerConfig};
+use equipoise_scheduler::{Action, Dispatch, Event, Refusal, Request, Scheduler, SchedulerConfig};
 use equipoise_telemetry::RouterMetrics;
 use equipoise_trace::{EventLogWriter, TraceError};
 use equipoise_types::{RequestId, Timestamp};
@@ -28,6 +33,8 @@ pub(crate) enum Verdict {
 
 /// A request has at most one dispatch outstanding, and a refusal or a delivery is the last word: it never overflows.
 const MAILBOX: usize = 4;
+/// Requests that may be left for whoever has the lock; further ones wait for the lock themselves.
+const MOST_ARRIVALS: usize = 1024;
 /// The event log reaches the operating system at least this often.
 const RECORD_FLUSH: Duration = Duration::from_secs(1);
 
@@ -53,6 +60,8 @@ struct Core {
 /// The scheduler with a clock. Shared by every connection.
 pub struct Driver {
     core: Mutex<Core>,
+    /// Arrived, and not handed in yet. Locked for a push or a take only, never while the scheduler is waited for.
+    arrivals: Mutex<Vec<Request>>,
     /// Guards are never held across an await.
     mailboxes: DashMap<RequestId, mpsc::Sender<Verdict>>,
     epoch: Instant,
@@ -86,6 +95,7 @@ impl Driver {
                 flushed_at: Timestamp::ZERO,
                 last: Timestamp::ZERO,
             }),
+            arrivals: Mutex::new(Vec::new()),
             mailboxes: DashMap::new(),
             epoch: Instant::now(),
             epoch_unix_ns: u64::try_from(since_unix.as_nanos()).unwrap_or(u64::MAX),
@@ -126,6 +136,46 @@ impl Driver {
         self.mailboxes.remove(&id);
     }
 
+    /// Hands a request in, with those that arrived at the same time: decided when this returns, or soon, by whoever
+    /// has the scheduler.
+    pub(crate) fn arrive(&self, request: Request) {
+        let mut arrivals = self.arrivals.lock();
+        if arrivals.len() >= MOST_ARRIVALS {
+            drop(arrivals);
+            return self.on_event(Event::Arrived(vec![request]));
+        }
+        arrivals.push(request);
+        drop(arrivals);
+        self.serve_arrivals();
+    }
+
+    /// Hands in what has arrived, unless somebody has the lock: they look after they have let go of it.
+    fn serve_arrivals(&self) {
+        while !self.arrivals.lock().is_empty() {
+            let Some(mut core) = self.core.try_lock() else { return };
+            self.hand_in(&mut core);
+        }
+    }
+
+    /// What has arrived, as one event.
+    fn hand_in(&self, core: &mut Core) {
+        let arrived = std::mem::take(&mut *self.arrivals.lock());
+        if !arrived.is_empty() {
+            self.run(core, [Event::Arrived(arrived)], |_| {});
+        }
+    }
+
+    /// Takes the lock for `act`. What arrived before is handed in first: a request that is cancelled is known by then.
+    fn with_core<T>(&self, act: impl FnOnce(&mut Core) -> T) -> T {
+        let result = {
+            let mut core = self.core.lock();
+            self.hand_in(&mut core);
+            act(&mut core)
+        };
+        self.serve_arrivals();
+        result
+    }
+
     /// Tells the scheduler what happened, now, and carries out what it answers.
     pub fn on_event(&self, event: Event) {
         self.on_events([event], |_| {});
@@ -133,10 +183,12 @@ impl Driver {
 
     /// The same for events that belong together: nobody else's come between them. `after_each` sees the scheduler
     /// after every one of them, before any action is carried out.
-    pub(crate) fn on_events(&self, events: impl IntoIterator<Item = Event>, mut after_each: impl FnMut(&Scheduler)) {
-        let mut core = self.core.lock();
+    pub(crate) fn on_events(&self, events: impl IntoIterator<Item = Event>, after_each: impl FnMut(&Scheduler)) {
+        self.with_core(|core| self.run(core, events, after_each));
+    }
+
+    fn run(&self, core: &mut Core, events: impl IntoIterator<Item = Event>, mut after_each: impl FnMut(&Scheduler)) {
         let wakeup_before = core.scheduler.next_wakeup();
-        let core = &mut *core;
         core.actions.clear();
         for event in events {
             let started = Instant::now();
@@ -183,20 +235,17 @@ impl Driver {
 
     /// Reads the scheduler's state.
     pub(crate) fn with_scheduler<T>(&self, read: impl FnOnce(&Scheduler) -> T) -> T {
-        read(&self.core.lock().scheduler)
+        self.with_core(|core| read(&core.scheduler))
     }
 
     /// Wakes the scheduler when it wants to be woken; runs until dropped.
     pub(crate) async fn keep_time(&self) {
         loop {
             let changed = self.wakeup_changed.notified();
-            let (next, flush) = {
-                let core = self.core.lock();
-                (
-                    core.scheduler.next_wakeup(),
-                    core.recorder.is_some().then_some(RECORD_FLUSH),
-                )
-            };
+            let (next, flush) = self.with_core(|core| {
+                let flush = core.recorder.is_some().then_some(RECORD_FLUSH);
+                (core.scheduler.next_wakeup(), flush)
+            });
             let sleep = next.map(|at| at.since(self.now()));
             match sleep {
                 Some(span) if span.is_zero() => self.on_event(Event::Timer),
@@ -217,13 +266,14 @@ impl Driver {
 
     /// Hands the event log to the operating system, if there is one.
     pub(crate) fn flush_record(&self) {
-        let mut core = self.core.lock();
-        if let Some(recorder) = &mut core.recorder
-            && let Err(error) = recorder.flush()
-        {
-            tracing::error!("the event log is given up: {error}");
-            core.recorder = None;
-        }
+        self.with_core(|core| {
+            if let Some(recorder) = &mut core.recorder
+                && let Err(error) = recorder.flush()
+            {
+                tracing::error!("the event log is given up: {error}");
+                core.recorder = None;
+            }
+        });
     }
 }
 
@@ -241,3 +291,6 @@ fn record(core: &mut Core, now: Timestamp, event: &Event, before: usize) {
         core.recorder = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

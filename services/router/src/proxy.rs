@@ -1,5 +1,6 @@
 //! One completion request, from its body to its answer: parse, decide, send, retry while nothing was shown, relay.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use equipoise_backend::{BackendError, EngineBody, Retry, full_body};
 use equipoise_openai::{
     Endpoint, ErrorResponse, RequestHead, Usage, asks_for_logprobs, with_logprobs, with_model, with_stream_usage,
 };
-use equipoise_policy::{Request, Target};
+use equipoise_policy::{Capability, Request, Target};
 use equipoise_scheduler::{Dispatch, Event, Failure, TokenUsage};
 use equipoise_telemetry::{GateOutcome, Outcome, TraceContext};
 use equipoise_types::Timestamp;
@@ -150,7 +151,8 @@ async fn ask(
         )
     };
     let tenant = headers::tenant(&parts.headers).map_err(bad_header)?;
-    let wishes = headers::wishes(&parts.headers, state.driver.now()).map_err(bad_header)?;
+    let mut wishes = headers::wishes(&parts.headers, state.driver.now()).map_err(bad_header)?;
+    wishes.needs = needs(&head);
     let prompt_tokens = head.prompt_tokens_estimate(state.prompt_size.chars_per_token());
     let mut request = Request {
         // Numbered when it is handed in.
@@ -186,6 +188,20 @@ async fn ask(
         },
         request,
     ))
+}
+
+/// What an engine must be able to do for a request.
+fn needs(head: &RequestHead) -> BTreeSet<Capability> {
+    let all = [
+        (head.has_tools, Capability::Tools),
+        (head.has_images, Capability::Images),
+        (head.has_audio, Capability::Audio),
+        (head.is_structured, Capability::Structured),
+    ];
+    all.into_iter()
+        .filter(|(needed, _)| *needed)
+        .map(|(_, need)| need)
+        .collect()
 }
 
 /// Reads a request body that may have so many bytes.
@@ -246,7 +262,7 @@ async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientR
         prompt_chars: asked.head.prompt_chars,
         ended: false,
     };
-    state.driver.on_event(Event::Arrived(vec![request]));
+    state.driver.arrive(request);
     // A first answer that was not shown, while a better one is asked for.
     let mut held: Option<Box<Held>> = None;
     loop {

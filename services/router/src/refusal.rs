@@ -14,7 +14,8 @@ pub(crate) fn response(refusal: &Refusal) -> ErrorResponse {
         Refusal::Unavailable { .. } | Refusal::Overloaded { .. } => {
             ErrorResponse::unavailable(text).with_retry_after(1)
         }
-        Refusal::QueueFull { retry_after_s, .. }
+        Refusal::BudgetExhausted { retry_after_s, .. }
+        | Refusal::QueueFull { retry_after_s, .. }
         | Refusal::QueueTimeout { retry_after_s, .. }
         | Refusal::SloMissed { retry_after_s, .. } => ErrorResponse::too_many_requests(text)
             .with_code(refusal.code())

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use equipoise_engine::{gpu, gpus, model};
 use equipoise_fleet::{InstanceSpec, LimitsSpec, ModelProfile};
+use equipoise_policy::CAPABILITIES_LABEL;
 use toml::Spanned;
 
 use super::check_name;
@@ -89,6 +90,7 @@ fn expand(source: &Source<'_>, pool: &PoolTable, profile: &ModelProfile) -> Resu
     let gpu_name = gpu_name(source, pool)?;
     let service_s = service_s(source, pool)?;
     let emulated = pool.count.is_some();
+    let labels = labels(source, pool)?;
     let measured = pool.measured.as_ref().map(|name| name.get_ref().clone());
 
     let mut instances: Vec<DeclaredInstance> = places
@@ -104,7 +106,7 @@ fn expand(source: &Source<'_>, pool: &PoolTable, profile: &ModelProfile) -> Resu
                 tensor_parallel,
                 endpoint,
                 limits,
-                labels: pool.labels.clone(),
+                labels: labels.clone(),
                 gpus,
                 emulated,
                 measured: measured.clone(),
@@ -116,6 +118,20 @@ fn expand(source: &Source<'_>, pool: &PoolTable, profile: &ModelProfile) -> Resu
         bound_context(source, pool, &mut instances)?;
     }
     Ok(instances)
+}
+
+/// The declared labels, and the one in which capabilities travel.
+fn labels(source: &Source<'_>, pool: &PoolTable) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut labels = pool.labels.clone();
+    if let Some(declared) = &pool.capabilities {
+        let names: Vec<&str> = declared.get_ref().iter().map(|capability| capability.name()).collect();
+        if labels.insert(CAPABILITIES_LABEL.to_owned(), names.join(" ")).is_some() {
+            let problem =
+                format!("the label `{CAPABILITIES_LABEL}` is how capabilities travel; leave it out of `labels`");
+            return Err(source.invalid(declared.span(), problem));
+        }
+    }
+    Ok(labels)
 }
 
 /// One endpoint, or none, for each instance.

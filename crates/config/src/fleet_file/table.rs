@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use equipoise_scheduler::SchedulerConfig;
+use equipoise_policy::Capability;
+use equipoise_scheduler::{SchedulerConfig, TenantSettings};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -10,6 +11,7 @@ use toml::Spanned;
 #[serde(deny_unknown_fields)]
 pub(super) struct FileTable {
     pub(super) scheduler: Option<Spanned<SchedulerConfig>>,
+    pub(super) tenants: Option<Spanned<BTreeMap<String, TenantSettings>>>,
     #[serde(default, rename = "model")]
     pub(super) models: Vec<ModelTable>,
     #[serde(default, rename = "pool")]
@@ -47,6 +49,7 @@ pub(super) struct PoolTable {
     pub(super) limits: LimitsTable,
     #[serde(default)]
     pub(super) labels: BTreeMap<String, String>,
+    pub(super) capabilities: Option<Spanned<Vec<Capability>>>,
     pub(super) gpus: Option<Spanned<Vec<Vec<String>>>>,
     pub(super) service_ms: Option<Spanned<f64>>,
     pub(super) measured: Option<Spanned<String>>,

@@ -295,3 +295,37 @@ fn every_fleet_that_ships_is_good() {
         28
     );
 }
+
+#[test]
+fn tenants_and_capabilities() {
+    let text = r#"
+[tenants.acme]
+labels = { region = "eu" }
+usd_per_day = 25.0
+joules_per_hour = 3.6e6
+
+[[model]]
+name = "m"
+
+[[pool]]
+name = "p"
+model = "m"
+endpoints = ["http://10.0.0.1:8000"]
+labels = { region = "eu" }
+capabilities = ["tools", "structured"]
+"#;
+    let fleet = FleetFile::parse(text, "fleet.toml").expect("valid");
+    let acme = &fleet.scheduler.tenants["acme"];
+    assert_eq!(acme.labels["region"], "eu");
+    assert_eq!((acme.usd_per_day, acme.usd_per_hour), (Some(25.0), None));
+    let labels = &fleet.instances[0].spec.labels;
+    assert!(equipoise_policy::Capability::Tools.is_in(labels));
+    assert!(!equipoise_policy::Capability::Images.is_in(labels));
+    let wrong = |from: &str, to: &str| {
+        let error = FleetFile::parse(&text.replace(from, to), "fleet.toml").expect_err("nonsense");
+        error.to_string()
+    };
+    let error = wrong("25.0", "-1.0");
+    assert!(error.contains("usd_per_day") && error.contains("-1"), "{error}");
+    assert!(wrong("\"structured\"", "\"magic\"").contains("magic"));
+}

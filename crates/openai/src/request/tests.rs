@@ -33,6 +33,8 @@ fn a_full_chat_request() {
             prompt_token_ids: 0,
             prompt_items: 3,
             has_tools: false,
+            has_audio: false,
+            is_structured: false,
             has_images: true,
             user: Some("u".to_owned()),
         }
@@ -160,4 +162,32 @@ proptest! {
         prop_assert_eq!(head.prompt_chars, texts.iter().map(|text| text.chars().count() as u64).sum::<u64>());
         prop_assert_eq!(head.prompt_items as usize, texts.len());
     }
+}
+
+#[test]
+fn what_the_engine_must_be_able_to_do_is_read() {
+    let head = |members: &str| {
+        let body = format!(r#"{{"model": "m", "messages": [{{"role": "user", "content": "x"}}]{members}}}"#);
+        RequestHead::parse(Endpoint::Chat, body.as_bytes()).expect("a request")
+    };
+    for plain in [
+        "",
+        r#", "response_format": {"type": "text"}"#,
+        r#", "response_format": null, "guided_json": null"#,
+    ] {
+        assert!(!head(plain).is_structured, "{plain}");
+    }
+    for structured in [
+        r#", "response_format": {"type": "json_object"}"#,
+        r#", "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}"#,
+        r#", "guided_choice": ["a", "b"]"#,
+        r#", "structured_outputs": {"regex": "a+"}"#,
+    ] {
+        assert!(head(structured).is_structured, "{structured}");
+    }
+    assert!(head(r#", "audio": {"voice": "alloy"}"#).has_audio);
+    let spoken =
+        br#"{"model": "m", "messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}"#;
+    assert!(RequestHead::parse(Endpoint::Chat, spoken).expect("a request").has_audio);
+    assert!(!head("").has_audio);
 }

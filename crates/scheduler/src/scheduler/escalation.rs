@@ -23,8 +23,10 @@ impl Scheduler {
         if let Some(suspect) = pending.suspect.take() {
             self.fleet.blame(now, suspect);
         }
-        self.fleet
+        let released = self
+            .fleet
             .finished(now, request, usage.map(|usage| usage.output_tokens));
+        self.settle(now, request, released, true, usage);
         let unsure = pending.gated.take().filter(|gated| {
             self.outcomes.note_confidence(gated.decision, confidence);
             // No number is not sure either.
