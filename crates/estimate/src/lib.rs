@@ -5,6 +5,7 @@
 //! holds it (the fleet, one estimator per instance and one predictor per model). Does not belong here: which instance
 //! to take, and anything that knows more than one instance.
 
+mod company;
 mod instance;
 mod length;
 mod load;
@@ -13,6 +14,7 @@ mod residual;
 mod slope;
 mod split;
 
+pub use company::Company;
 pub use instance::{InstanceEstimator, Observation, Prediction, PriceOfTokens};
 pub use length::{LengthEstimate, LengthPredictor};
 pub use load::InstanceLoad;
@@ -41,6 +43,13 @@ pub struct Estimate {
     pub e2e_s: f64,
     /// Marginal energy: what the instance's draw and busy time grow by, idle draw excluded.
     pub energy: Joules,
+    /// The idle draw of the time by which it keeps the instance's engine busy for longer: what could be saved if the
+    /// instance slept instead.
+    #[serde(default)]
+    pub idle_energy: Joules,
+    /// By how much those who are there already finish later because of it, seconds, summed over them.
+    #[serde(default)]
+    pub others_s: f64,
     /// US dollars; zero where the model has no price.
     pub cost_usd: f64,
 }
