@@ -19,6 +19,8 @@ fn prediction(id: u64) -> Prediction {
             tpot_s: 0.02,
             e2e_s: ttft_s + 4.0,
             energy: Joules(100.0),
+            idle_energy: Joules(0.0),
+            others_s: 0.0,
             cost_usd: 0.0,
             bounds: Default::default(),
         },

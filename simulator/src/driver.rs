@@ -181,7 +181,7 @@ impl<'a, S: Sink> Driver<'a, S> {
         {
             batch.push(Request {
                 id: RequestId(self.next_arrival as u64),
-                target: self.options.target.clone(),
+                target: self.options.target_of(self.next_arrival),
                 tenant: record.tenant.clone(),
                 prompt_tokens: record.prompt_tokens,
                 max_output_tokens: None,

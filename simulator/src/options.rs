@@ -23,8 +23,10 @@ pub struct SimulationOptions {
     pub policies: Vec<String>,
     /// Seed of the scheduler's random draws; takes the place of the fleet's.
     pub seed: u64,
-    /// What every request asks for.
+    /// What every request asks for...
     pub target: Target,
+    /// ...but for those that have an entry here, by request.
+    pub targets: Vec<Target>,
     /// Way from the router to an instance, and the same back, seconds.
     pub hop_s: f64,
     /// Time between two telemetry samples of an instance, seconds.
@@ -48,6 +50,7 @@ impl Default for SimulationOptions {
             policies: Vec::new(),
             seed: 1,
             target: Target::Auto,
+            targets: Vec::new(),
             hop_s: 1e-3,
             telemetry_interval_s: 0.2,
             prefix_cache: true,
@@ -125,6 +128,11 @@ pub enum SimulationError {
 }
 
 impl SimulationOptions {
+    /// What a request asks for.
+    pub(crate) fn target_of(&self, request: usize) -> Target {
+        self.targets.get(request).unwrap_or(&self.target).clone()
+    }
+
     /// What the scheduler is told of a request's prompt.
     pub(crate) fn forecast(&self, request: usize) -> Option<Forecast> {
         self.questions.as_ref()?.of(request)?.forecast.clone()

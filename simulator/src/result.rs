@@ -78,6 +78,9 @@ pub struct PolicyResult {
     pub models: Vec<ModelShare>,
     /// Every instance, in order of the fleet file.
     pub instances: Vec<InstanceResult>,
+    /// By request: the instance that it was sent to last, as an index into `instances`.
+    #[serde(skip)]
+    pub sent_to: Vec<Option<u32>>,
 }
 
 /// A distribution in a few numbers; quantiles are exact, interpolated between neighbours.
@@ -270,6 +273,7 @@ impl PolicyResult {
                 })
                 .collect(),
             instances,
+            sent_to: driver.requests.iter().map(|state| state.instance).collect(),
         }
     }
 }

@@ -64,6 +64,8 @@ struct Model {
     limits: EngineLimits,
     kv_blocks: u32,
     kind: Kind,
+    /// Asked for in every prediction.
+    terms: EnergyTerms,
 }
 
 #[derive(Debug)]
@@ -83,11 +85,13 @@ impl StepModel {
     /// When the shape cannot run: see [`ShapeError`].
     pub fn new(shape: &EngineShape) -> Result<Self, ShapeError> {
         let kv_blocks = shape.kv_blocks()?;
-        let kind = Kind::Physical(Box::new(Physical::new(shape)));
+        let physical = Physical::new(shape);
+        let terms = physical.energy_terms(shape.limits.max_num_seqs.min(64));
         Ok(Self(Arc::new(Model {
             limits: shape.limits,
             kv_blocks,
-            kind,
+            kind: Kind::Physical(Box::new(physical)),
+            terms,
         })))
     }
 
@@ -98,11 +102,13 @@ impl StepModel {
     /// When the shape cannot run.
     pub fn measured(shape: &EngineShape, tier: &MeasuredTier) -> Result<Self, ShapeError> {
         let kv_blocks = shape.kv_blocks()?;
-        let kind = Kind::Measured(Box::new(Tier::new(Physical::new(shape), tier)));
+        let tier = Tier::new(Physical::new(shape), tier);
+        let terms = tier.energy_terms(shape.limits.max_num_seqs.min(64));
         Ok(Self(Arc::new(Model {
             limits: shape.limits,
             kv_blocks,
-            kind,
+            kind: Kind::Measured(Box::new(tier)),
+            terms,
         })))
     }
 
@@ -127,6 +133,7 @@ impl StepModel {
             limits,
             kv_blocks: u32::MAX,
             kind: Kind::Fixed { service_seconds },
+            terms: EnergyTerms::default(),
         }))
     }
 
@@ -233,10 +240,6 @@ impl StepModel {
     /// prompt tokens a step. No coefficient is negative.
     #[must_use]
     pub fn energy_terms(&self) -> EnergyTerms {
-        match &self.0.kind {
-            Kind::Fixed { .. } => EnergyTerms::default(),
-            Kind::Physical(physical) => physical.energy_terms(self.0.limits.max_num_seqs.min(64)),
-            Kind::Measured(tier) => tier.energy_terms(self.0.limits.max_num_seqs.min(64)),
-        }
+        self.0.terms
     }
 }

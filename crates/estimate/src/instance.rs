@@ -25,6 +25,11 @@ mod nominal {
     pub(super) const SLOTS: u32 = 256;
 }
 
+/// How many later ones whoever joins a line holds up, each by as much as its own wait is longer: in a queue at 90 % of
+/// what its server can do, a place in it is paid for 1 / (1 - 0.9) times before the queue is empty again. Without it a line
+/// grows until waiting costs everybody in it what the best place is worth to the last of them.
+const LATER_IN_LINE: f64 = 10.0;
+
 /// Price of tokens, US dollars each.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PriceOfTokens {
@@ -66,6 +71,17 @@ pub struct Observation {
     pub e2e_s: f64,
     /// Answer tokens, if known.
     pub output_tokens: Option<u32>,
+}
+
+/// What changes in an instance because of one more request.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marginal {
+    /// Draw above idle, joules.
+    joules: f64,
+    /// Idle draw of the time by which the engine is busy for longer, joules.
+    idle_joules: f64,
+    /// By how much the others finish later, seconds, summed.
+    others_s: f64,
 }
 
 /// How many requests an opaque engine was seen to serve at most.
@@ -189,7 +205,7 @@ impl InstanceEstimator {
         let ttft_s = base_ttft_s * ttft_factor + queue_s + load.overdue_s;
         let tpot_s = base_tpot_s * tpot_factor;
         let e2e_s = ttft_s + (output - 1.0) * tpot_s;
-        let energy = self.marginal_energy(prompt_tokens, output, context, load);
+        let marginal = self.marginal(prompt_tokens, output, context, load);
         Prediction {
             estimate: Estimate {
                 quality: quality.mean,
@@ -199,7 +215,9 @@ impl InstanceEstimator {
                 ttft_s,
                 tpot_s,
                 e2e_s,
-                energy: Joules(energy * self.energy.factor(now)),
+                energy: Joules(marginal.joules * self.energy.factor(now)),
+                idle_energy: Joules(marginal.idle_joules),
+                others_s: marginal.others_s * tpot_factor + LATER_IN_LINE * queue_s,
                 cost_usd: f64::from(prompt_tokens) * price.input_usd + output * price.output_usd,
                 bounds: Bounds {
                     confidence: 0.0,
@@ -315,49 +333,60 @@ impl InstanceEstimator {
         excess * hold_s / slots
     }
 
-    /// How much more the instance draws in all because of this request: its prompt's computation, its share of each
-    /// step it joins, and whole steps that run for it alone. Idle draw is paid anyway and left out.
-    fn marginal_energy(&self, prompt_tokens: u32, output: f64, context: f64, load: &InstanceLoad) -> f64 {
+    /// What changes in the instance because of this request: its prompt's computation, its share of each step it joins, and
+    /// whole steps that run for it alone.
+    fn marginal(&self, prompt_tokens: u32, output: f64, context: f64, load: &InstanceLoad) -> Marginal {
         let Some(physics) = &self.physics else {
-            return f64::from(prompt_tokens) * nominal::JOULES_PER_PROMPT_TOKEN
-                + output * nominal::JOULES_PER_OUTPUT_TOKEN;
+            return Marginal {
+                joules: f64::from(prompt_tokens) * nominal::JOULES_PER_PROMPT_TOKEN
+                    + output * nominal::JOULES_PER_OUTPUT_TOKEN,
+                ..Marginal::default()
+            };
         };
-        let idle = physics.idle_watts();
-        let above_idle = |work: StepWork| {
-            let cost = physics.cost(&work);
-            cost.joules.0 - idle.0 * cost.seconds
-        };
+        let idle = physics.idle_watts().0;
         let batch = load.in_flight.min(self.slots() - 1);
-        let beside = StepWork {
-            decode_seqs: batch,
-            kv_tokens: load.kv_tokens,
-            ..StepWork::default()
+        let decode = |decode_seqs: u32, kv_tokens: u64| {
+            let cost = physics.cost(&StepWork {
+                decode_seqs,
+                kv_tokens,
+                ..StepWork::default()
+            });
+            // Idle draw is paid anyway, and kept apart.
+            (cost.seconds, cost.joules.0 - idle * cost.seconds)
         };
-        let with_me = StepWork {
-            decode_seqs: batch + 1,
-            kv_tokens: load.kv_tokens + context as u64,
-            ..StepWork::default()
-        };
-        let alone = above_idle(StepWork {
-            decode_seqs: 1,
-            kv_tokens: context as u64,
-            ..StepWork::default()
-        });
+        let alone = decode(1, context as u64);
         let joined = if batch == 0 {
             alone
         } else {
-            (above_idle(with_me) - above_idle(beside)).max(0.0)
+            let (with_me, beside) = (
+                decode(batch + 1, load.kv_tokens + context as u64),
+                decode(batch, load.kv_tokens),
+            );
+            ((with_me.0 - beside.0).max(0.0), (with_me.1 - beside.1).max(0.0))
         };
         // The others keep the engine stepping for about twice their mean remaining length; steps after that are mine.
-        let shared_steps = if batch == 0 {
-            0.0
+        let (shared_steps, together) = if batch == 0 {
+            (0.0, 0.0)
         } else {
-            output.min(2.0 * load.mean_remaining_tokens())
+            let remaining = load.mean_remaining_tokens();
+            // Each of the others is held up for as long as both are there.
+            (output.min(2.0 * remaining), f64::from(batch) * output.min(remaining))
         };
-        let terms = physics.energy_terms();
+        let own_steps = output - shared_steps;
+        // Whoever wakes an engine is seldom alone for long. Where the model's requests are in batches of B elsewhere, half of
+        // that is what this engine will have; then everybody's own account says the same as the whole fleet's: one more engine
+        // is worth its steps' fixed part where its share in a batch of B / 2 is less than what the others gain.
+        let company = (0.5 * load.company).max(1.0);
+        let pair = decode(2, 2 * context as u64);
+        let own = |alone: f64, pair: f64| pair - alone + (2.0 * alone - pair) / company;
         let prefill_s = physics.prefill_seconds(prompt_tokens.max(1), 0, 0, 0);
-        let prefill = (f64::from(prompt_tokens) * terms.joules_per_prefill_token - idle.0 * prefill_s).max(0.0);
-        prefill + shared_steps * joined + (output - shared_steps) * alone
+        let terms = physics.energy_terms();
+        let prefill_joules = (f64::from(prompt_tokens) * terms.joules_per_prefill_token - idle * prefill_s).max(0.0);
+        Marginal {
+            joules: prefill_joules + shared_steps * joined.1 + own_steps * own(alone.1, pair.1),
+            idle_joules: idle * (prefill_s + shared_steps * joined.0 + own_steps * own(alone.0, pair.0)),
+            others_s: f64::from(batch) * prefill_s + together * joined.0,
+        }
     }
 
     /// Learns from an answered request.

@@ -6,6 +6,7 @@
 //! to take, and anything that knows more than one instance.
 
 mod calibration;
+mod company;
 mod conformal;
 mod instance;
 mod length;
@@ -16,6 +17,7 @@ mod slope;
 mod split;
 
 pub use calibration::{Bounds, Calibration, DEFAULT_CONFIDENCE, Regime};
+pub use company::Company;
 pub use conformal::ConformalThreshold;
 pub use instance::{InstanceEstimator, Observation, Prediction, PriceOfTokens};
 pub use length::{LengthEstimate, LengthPredictor};
@@ -45,6 +47,13 @@ pub struct Estimate {
     pub e2e_s: f64,
     /// Marginal energy: what the instance's draw and busy time grow by, idle draw excluded.
     pub energy: Joules,
+    /// The idle draw of the time by which it keeps the instance's engine busy for longer: what could be saved if the
+    /// instance slept instead.
+    #[serde(default)]
+    pub idle_energy: Joules,
+    /// By how much those who are there already finish later because of it, seconds, summed over them.
+    #[serde(default)]
+    pub others_s: f64,
     /// US dollars; zero where the model has no price.
     pub cost_usd: f64,
     /// What the times stay below with some confidence; what an SLO is held against.

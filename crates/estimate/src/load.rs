@@ -17,6 +17,9 @@ pub struct InstanceLoad {
     pub kv_tokens: u64,
     /// How much longer than predicted the most overdue request has been without an answer, seconds.
     pub overdue_s: f64,
+    /// Mean batch that requests of its model joined lately, wherever they were sent; 1 or less: nobody else is expected.
+    #[serde(default)]
+    pub company: f64,
 }
 
 impl InstanceLoad {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use equipoise_engine::{EngineLimits, EngineShape, StepModel, gpu, measured_tier, model};
 use equipoise_estimate::{
-    Bounds, Calibration, InstanceEstimator, InstanceLoad, LengthPredictor, Observation, Prediction, QualityPredictor,
+    Bounds, Calibration, Company, InstanceEstimator, InstanceLoad, LengthPredictor, Observation, Prediction,
+    QualityPredictor,
 };
 use equipoise_types::{InstanceId, ModelId, RequestId, Timestamp};
 use indexmap::IndexMap;
@@ -20,6 +21,8 @@ pub struct ModelState {
     pub quality: QualityPredictor,
     /// Predicts the length of its answers.
     pub length: LengthPredictor,
+    /// Mean batch that its requests join.
+    company: Company,
     present: u32,
     ejected: u32,
 }
@@ -144,6 +147,7 @@ impl Fleet {
             name: profile.name.clone(),
             quality: QualityPredictor::new(profile.quality),
             length: LengthPredictor::new(profile.mean_output_tokens),
+            company: Company::default(),
             present: 0,
             ejected: 0,
         });
@@ -248,6 +252,7 @@ impl Fleet {
     #[must_use]
     pub fn load(&self, now: Timestamp, instance: &Instance) -> InstanceLoad {
         let mut load = self.ledger.load(now, instance.id);
+        load.company = self.model(instance.model).map_or(1.0, |model| model.company.batch(now));
         let mean_output = || {
             self.model(instance.model)
                 .map_or(0.0, |model| model.length.predict(None).mean)
@@ -329,6 +334,10 @@ impl Fleet {
             .ledger
             .book(now, request, instance, prompt_tokens, silent, prediction);
         if booked {
+            let model = self.instances.get(instance.index()).map(|instance| instance.model);
+            if let Some((_, model)) = model.and_then(|model| self.models.get_index_mut(model.index())) {
+                model.company.observe(now, prediction.in_flight);
+            }
             self.note_in_flight(now, instance);
             if let Some(instance) = self.instances.get_mut(instance.index()) {
                 instance.estimator.sent(&prediction);

@@ -1,11 +1,20 @@
 //! Ours: quality, latency, energy and price on absolute scales, one comparable number for each instance.
 //!
-//! `score = wq·Q − wl·T/T_ref − we·E/E_ref − wc·C/C_ref`
+//! `score = wq·Q − wl·(t + t²) − we·E/E_ref − wc·C/C_ref`
 //!
-//! with Q the predicted quality, T the predicted end-to-end time (a request's own SLO takes the place of `T_ref`), E
-//! the predicted marginal energy and C the predicted price. No term looks at another candidate: a tier that drowns
-//! gets worse without bound, and adding or losing a candidate reorders nobody else. That is the difference to the
-//! relative score of RouteBalance (see `routebalance.rs`).
+//! with Q the predicted quality, E the predicted marginal energy, C the predicted price, and `t = (T + T_others)/T_ref`:
+//! the predicted end-to-end time, and the seconds by which everybody who is there already finishes later because of this
+//! request (a request's own SLO takes the place of `T_ref`).
+//!
+//! - **Others count.** Who joins a batch slows it for all; without that part of the price every request would take the
+//!   quickest instance until it is no quicker than the next. It is the marginal cost of congestion, as in road pricing.
+//! - **The square** makes a long answer that much more eager for a fast instance than a short one: tails are made of them.
+//! - **Energy is marginal**: joining a running batch costs its own part of each step, waking an engine the fixed part of
+//!   its steps as well, shared with whom it will serve beside (see `Company` in the estimate crate). So work gathers on few
+//!   instances until the latency of one more in the batch is worth more than the joules of another engine.
+//!
+//! No term looks at another candidate: a tier that drowns gets worse without bound, and adding or losing a candidate
+//! reorders nobody else. That is the difference to the relative score of RouteBalance (see `routebalance.rs`).
 
 use equipoise_estimate::Estimate;
 use equipoise_types::RandomStream;
@@ -45,10 +54,13 @@ impl Equipoise {
         let weights = request.wishes.weights.unwrap_or(self.weights);
         let e2e_reference_s = request.wishes.e2e_slo_s.unwrap_or(self.references.e2e_s);
         // Half the weight: twice as long, as far as traffic is concerned.
-        let latency = estimate.e2e_s * (1.0 + candidate.peers.price) / e2e_reference_s / candidate.weight;
+        let e2e_s = estimate.e2e_s * (1.0 + candidate.peers.price);
+        let time = (e2e_s + estimate.others_s) / e2e_reference_s / candidate.weight;
+        let latency = time * (1.0 + time);
+        let joules = estimate.energy.0 + self.references.idle_share * estimate.idle_energy.0;
         weights.quality * estimate.quality
             - weights.latency * latency
-            - weights.energy * estimate.energy.0 / self.references.joules
+            - weights.energy * joules / self.references.joules
             - weights.cost * estimate.cost_usd / self.references.usd
     }
 }

@@ -20,23 +20,26 @@ pub struct PolicySettings {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct References {
-    /// End-to-end time that costs as much as a whole unit of quality, seconds.
+    /// End-to-end time at which latency counts two units, seconds: one for its length, one for being that long.
     pub e2e_s: f64,
-    /// Marginal energy that does, joules.
+    /// Marginal energy that counts one unit, joules.
     pub joules: f64,
     /// Price that does, US dollars.
     pub usd: f64,
+    /// How much of the idle draw of the time by which a request keeps an engine busy is put to its account, [0, 1]. One: an
+    /// idle engine could sleep, or its GPUs could serve others; energy is then what the ledger attributes to requests.
+    /// Zero: boards stay powered whatever happens, and only what they draw above idle can be saved.
+    pub idle_share: f64,
 }
 
 impl Default for References {
-    /// 30 s, 10 kJ, half a cent: about ten times what a conversation answer of a mid-size model takes. Chosen so that on
-    /// the 13-instance fleet of `deploy/fleets/routebalance-13.toml` under the Azure conversation trace the default
-    /// weights reach RouteBalance's mean quality.
+    /// 30 s, 1 kJ, a tenth of a cent: each a few times what a conversation answer of a mid-size model takes.
     fn default() -> Self {
         Self {
             e2e_s: 30.0,
-            joules: 10_000.0,
-            usd: 5e-3,
+            joules: 1000.0,
+            usd: 1e-3,
+            idle_share: 1.0,
         }
     }
 }
@@ -45,6 +48,8 @@ impl Default for References {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
+    /// The best answer, almost whatever it takes.
+    Best,
     /// The best answer that is still reasonable.
     Quality,
     /// The default.
@@ -59,12 +64,20 @@ pub enum Preset {
 
 impl Preset {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Quality, Self::Balanced, Self::Latency, Self::Green, Self::Cheap];
+    pub const ALL: [Self; 6] = [
+        Self::Best,
+        Self::Quality,
+        Self::Balanced,
+        Self::Latency,
+        Self::Green,
+        Self::Cheap,
+    ];
 
     /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Best => "best",
             Self::Quality => "quality",
             Self::Balanced => "balanced",
             Self::Latency => "latency",
@@ -89,11 +102,12 @@ impl Preset {
             cost,
         };
         match self {
-            Self::Quality => of(0.85, 0.08, 0.04, 0.03),
-            Self::Balanced => of(0.4, 0.3, 0.2, 0.1),
-            Self::Latency => of(0.2, 0.7, 0.05, 0.05),
-            Self::Green => of(0.3, 0.1, 0.55, 0.05),
-            Self::Cheap => of(0.3, 0.1, 0.05, 0.55),
+            Self::Best => of(0.98, 0.012, 0.006, 0.002),
+            Self::Quality => of(0.94, 0.03, 0.025, 0.005),
+            Self::Balanced => of(0.76, 0.16, 0.06, 0.02),
+            Self::Latency => of(0.28, 0.5, 0.2, 0.02),
+            Self::Green => of(0.4, 0.18, 0.4, 0.02),
+            Self::Cheap => of(0.4, 0.1, 0.1, 0.4),
         }
     }
 }
@@ -174,11 +188,24 @@ impl PolicySettings {
     pub fn validate(&self) -> Result<(), SettingsError> {
         self.weights.validate()?;
         self.routebalance.weights.validate()?;
-        let References { e2e_s, joules, usd } = self.references;
+        let References {
+            e2e_s,
+            joules,
+            usd,
+            idle_share,
+        } = self.references;
         for (name, value) in [("e2e_s", e2e_s), ("joules", joules), ("usd", usd)] {
             if !value.is_finite() || value <= 0.0 {
                 return Err(SettingsError::Reference { name, value });
             }
+        }
+        if !(0.0..=1.0).contains(&idle_share) {
+            return Err(SettingsError::Range {
+                name: "idle_share",
+                value: idle_share,
+                least: 0.0,
+                most: 1.0,
+            });
         }
         Ok(())
     }

@@ -223,6 +223,8 @@ mod tests {
             tpot_s: 0.1,
             e2e_s: 0.1,
             energy: Joules(1.0),
+            idle_energy: Joules(0.0),
+            others_s: 0.0,
             cost_usd: 0.0,
             bounds: Default::default(),
         };

@@ -222,7 +222,7 @@ impl Scheduler {
         let first_action = actions.len();
         self.improving = self.config.improve_batches && batch.len() > 1;
         for pending in batch.drain(..) {
-            if pending.request.wishes.are_plain() && self.queue.waits_before(&pending.request) {
+            if self.stands_for_all(&pending.request) && self.queue.waits_before(&pending.request) {
                 self.wait(now, pending, actions);
             } else {
                 self.place(now, pending, actions);
@@ -232,6 +232,14 @@ impl Scheduler {
         if std::mem::take(&mut self.improving) {
             self.improve_batch(now, &mut actions[first_action..]);
         }
+    }
+
+    /// True where one who waits stands for all behind it that ask for the same: what it has no room for, they have none for.
+    /// Not where each may choose a model as well and waits for its own best: then whoever waits for the largest model would
+    /// keep the others from instances that are free.
+    fn stands_for_all(&self, request: &Request) -> bool {
+        let chooses = request.target == Target::Auto && self.policy.binds_late();
+        request.wishes.are_plain() && !chooses
     }
 
     fn begin_batch(&mut self, now: Timestamp) {
@@ -244,7 +252,8 @@ impl Scheduler {
 
     /// Decides one request and carries the decision out in the ledger.
     fn place(&mut self, now: Timestamp, pending: Pending, actions: &mut Vec<Action>) {
-        match self.decide(now, &pending, 0) {
+        let ahead = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+        match self.decide(now, &pending, ahead) {
             Placement::Take(candidate, score) => self.dispatch(now, pending, &candidate, score, actions),
             Placement::Wait => self.wait(now, pending, actions),
             Placement::Refuse(reason) => self.refuse(&pending, reason, actions),
@@ -407,9 +416,8 @@ impl Scheduler {
         deadline.min(pending.arrived_at + patience)
     }
 
-    /// Walks the queue from the front and places whom it can. Of those with plain wishes one miss stands for all behind
-    /// it with the same target; those with hard wishes of their own are tried one by one, so many a walk, and the next
-    /// walk goes on where this one stopped.
+    /// Walks the queue from the front and places whom it can. Where one stands for all, a miss does so too; the
+    /// others are tried one by one, so many a walk, and the next walk goes on where this one stopped.
     fn serve_queue(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         if self.queue.is_empty() {
             self.queue_poll = None;
@@ -421,7 +429,7 @@ impl Scheduler {
         let (mut after, mut misses, mut last_miss) = (None, 0, None);
         loop {
             let wanted = |place: Place, pending: &Pending| {
-                if pending.request.wishes.are_plain() {
+                if self.stands_for_all(&pending.request) {
                     !blocked.contains(&pending.request.target)
                 } else {
                     misses < MISSES_PER_WALK && resume.is_none_or(|resume| place > resume)
@@ -441,7 +449,7 @@ impl Scheduler {
                     self.queue.remove(pending.request.id);
                     self.dispatch(now, pending, &candidate, score, actions);
                 }
-                Placement::Wait if pending.request.wishes.are_plain() => blocked.push(pending.request.target),
+                Placement::Wait if self.stands_for_all(&pending.request) => blocked.push(pending.request.target),
                 Placement::Wait => {
                     misses += 1;
                     last_miss = Some(place);

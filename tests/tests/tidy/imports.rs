@@ -47,6 +47,7 @@ const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("emulator", &[PURE, FILES, EDGE]),
     ("equipoise", &[PURE, FILES, EDGE, SERVICES, &["simulator"]]),
     ("tests", &[&["equipoise"]]),
+    ("studies", &[PURE, FILES, &["simulator"]]),
     ("benches", &[PURE, FILES, EDGE, SERVICES, &["simulator", "equipoise"]]),
     // A build tool and a stand-in for a driver: nobody's code.
     ("protoc", &[]),
@@ -74,9 +75,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rand", &["types"]),
     ("rand_distr", &["types"]),
     ("rand_pcg", &["types"]),
-    ("clap", &["equipoise", "benches"]),
+    ("clap", &["equipoise", "benches", "studies"]),
     // Libraries say what is wrong in types of their own.
-    ("anyhow", &["equipoise", "benches"]),
+    ("anyhow", &["equipoise", "benches", "studies"]),
 ];
 
 /// Packages that act: sockets, tasks, clocks, locks, logs, or the operating system's randomness.

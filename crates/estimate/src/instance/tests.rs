@@ -28,6 +28,7 @@ fn busy(in_flight: u32) -> InstanceLoad {
         pending_decode_tokens: u64::from(in_flight) * 100,
         kv_tokens: u64::from(in_flight) * 600,
         overdue_s: 0.0,
+        company: 0.0,
     }
 }
 
@@ -47,6 +48,28 @@ fn load_makes_it_later_and_the_marginal_joule_cheaper() {
         "joining a batch is cheaper than waking one: {idle:?} {half:?}"
     );
     assert!(half.energy.0 > 0.0);
+}
+
+#[test]
+fn waking_an_engine_is_shared_with_those_it_will_serve_and_joining_holds_others_up() {
+    let estimator = llama_on_h100();
+    let of = |load: InstanceLoad| predict(&estimator, Timestamp::ZERO, &load).estimate;
+    let alone = of(busy(0));
+    let sociable = of(InstanceLoad {
+        company: 32.0,
+        ..busy(0)
+    });
+    let joined = of(busy(64));
+    let all = |estimate: Estimate| estimate.energy.0 + estimate.idle_energy.0;
+    assert!(alone.idle_energy.0 > 0.0 && alone.others_s == 0.0);
+    assert!(all(sociable) < 0.2 * all(alone), "{sociable:?} {alone:?}");
+    assert!(
+        all(joined) < all(sociable),
+        "a batch that runs anyway is cheaper: {joined:?} {sociable:?}"
+    );
+    assert!(sociable.e2e_s == alone.e2e_s, "company to come slows nobody yet");
+    // Every one of 64 waits for a prompt and for a longer step, as long as both are there.
+    assert!(joined.others_s > 0.1 && joined.others_s < 64.0, "{joined:?}");
 }
 
 #[test]

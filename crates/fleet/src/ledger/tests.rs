@@ -14,6 +14,8 @@ fn prediction(output_tokens: f64) -> Prediction {
         tpot_s: 0.01,
         e2e_s: 1.0,
         energy: Joules(10.0),
+        idle_energy: Joules(0.0),
+        others_s: 0.0,
         cost_usd: 0.0,
         bounds: Default::default(),
     };

@@ -64,6 +64,8 @@ fn the_dispatcher_sees_one_model_only() {
             tpot_s: 0.01,
             e2e_s: 0.2,
             energy: Joules(1.0),
+            idle_energy: Joules(0.0),
+            others_s: 0.0,
             cost_usd: 1.0,
             bounds: Default::default(),
         };

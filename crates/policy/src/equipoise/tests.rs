@@ -15,6 +15,8 @@ fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_f
         tpot_s: 0.01,
         e2e_s,
         energy: Joules(joules),
+        idle_energy: Joules(0.0),
+        others_s: 0.0,
         cost_usd,
         bounds: Default::default(),
     };
@@ -117,6 +119,26 @@ fn waits_for_a_fast_instance_rather_than_take_a_slow_one() {
 }
 
 #[test]
+fn whom_it_holds_up_and_what_it_keeps_awake_count() {
+    let quick = candidate(0, 0.5, 5.0, 10.0, 0.0, 4);
+    let mut crowded = candidate(1, 0.5, 4.0, 10.0, 0.0, 4);
+    crowded.prediction.estimate.others_s = 2.0;
+    let take = |candidates: &[Candidate], references: References| {
+        let mut policy = Equipoise::new(Preset::Green.weights(), references);
+        taken(policy.choose(&request(None), candidates, &mut RandomStream::new(0)))
+    };
+    assert_eq!(take(&[quick, crowded], References::default()), Some(0));
+    let mut awake = candidate(1, 0.5, 5.0, 9.0, 0.0, 4);
+    awake.prediction.estimate.idle_energy = Joules(100.0);
+    assert_eq!(take(&[quick, awake], References::default()), Some(0));
+    let paid_anyway = References {
+        idle_share: 0.0,
+        ..References::default()
+    };
+    assert_eq!(take(&[quick, awake], paid_anyway), Some(1));
+}
+
+#[test]
 fn equal_candidates_take_turns() {
     let candidates = [candidate(0, 0.5, 1.0, 1.0, 0.0, 0), candidate(1, 0.5, 1.0, 1.0, 0.0, 0)];
     let (mut policy, mut random) = (policy(), RandomStream::new(0));
@@ -152,7 +174,8 @@ proptest! {
         let (quality, e2e_s, joules, cost) = figures;
         let before = policy().value(&request(None), &candidate(0, quality, e2e_s, joules, cost, 0));
         let after = policy().value(&request(None), &candidate(0, quality, e2e_s * factor, joules, cost, 0));
-        let fall = Preset::Balanced.weights().latency * e2e_s * (factor - 1.0) / References::default().e2e_s;
+        let latency = |e2e_s: f64| e2e_s / References::default().e2e_s * (1.0 + e2e_s / References::default().e2e_s);
+        let fall = Preset::Balanced.weights().latency * (latency(e2e_s * factor) - latency(e2e_s));
         prop_assert!((before - after - fall).abs() <= 1e-9 * (1.0 + fall));
     }
 }

@@ -65,6 +65,8 @@ fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
                 tpot_s: of.tpot_s,
                 e2e_s: LENGTH * of.tpot_s,
                 energy: Joules(1.0),
+                idle_energy: Joules(0.0),
+                others_s: 0.0,
                 cost_usd,
                 bounds: Default::default(),
             };

@@ -152,6 +152,45 @@ fn an_slo_that_nobody_can_meet_any_more_is_refused_and_not_kept() {
 }
 
 #[test]
+fn whoever_waits_for_the_best_model_holds_nobody_up_who_would_take_another() {
+    let of = |name: &str, model: &str, quality: f64, slots: u32| {
+        let mut spec = spec(name, model, slots, None);
+        spec.model.quality = Some(quality);
+        spec
+    };
+    let specs = [of("best", "large", 0.9, 1), of("quick", "small", 0.3, 8)];
+    let mut stage = Stage::new(SchedulerConfig::default(), &specs);
+    let wants = |id: u64, quality: f64, latency: f64| {
+        let mut request = request(id);
+        request.wishes.weights = Some(equipoise_policy::Weights {
+            quality,
+            latency,
+            energy: 0.0,
+            cost: 0.0,
+        });
+        request
+    };
+    assert_eq!(dispatched(&stage.arrive(wants(0, 1.0, 0.0))), [(0, 0)]);
+    assert_eq!(
+        dispatched(&stage.arrive(wants(1, 1.0, 0.0))),
+        [],
+        "it waits for the large model"
+    );
+    assert_eq!(
+        dispatched(&stage.arrive(wants(2, 0.0, 1.0))),
+        [(2, 1)],
+        "and this one need not"
+    );
+    assert_eq!(dispatched(&stage.arrive(wants(3, 1.0, 0.0))), [], "behind the first");
+    let done = |id: u64| Event::Finished {
+        request: RequestId(id),
+        usage: None,
+    };
+    assert_eq!(dispatched(&stage.on(done(0))), [(1, 0)]);
+    assert_eq!(dispatched(&stage.on(done(1))), [(3, 0)]);
+}
+
+#[test]
 fn priority_goes_first_and_arrival_order_holds_otherwise() {
     let mut stage = Stage::new(SchedulerConfig::default(), &[spec("a", "m", 1, None)]);
     stage.arrive(request(0));
