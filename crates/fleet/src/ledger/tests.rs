@@ -93,7 +93,7 @@ proptest! {
             let (now, request) = (Timestamp(time as u64 * 50_000_000), RequestId(request));
             match action {
                 0 => { ledger.book(now, request, InstanceId(instance), tokens, silent, prediction(f64::from(tokens) / 3.0)); }
-                1 => ledger.first_token(now, request),
+                1 => { ledger.first_token(now, request); }
                 2 => ledger.tokens(request, tokens),
                 3 => ledger.advance(now),
                 _ => { ledger.release(request); }
