@@ -2,9 +2,9 @@
 //!
 //! A *workload* is a list of requests with arrival times and sizes, read from a published trace or generated. An *event
 //! log* is every event that a scheduler was given with every action that it answered, so that a run can be replayed.
-//! A *graded set* is prompts with what several models made of them, for predictors to learn from. Readers of traces
-//! and logs take one line at a time and keep no more than that in memory; every reader names file and line in its errors.
-//! State: nobody's, these are files. Does not belong here: what a simulator makes of a workload, Parquet ledgers.
+//! A *graded set* is prompts with what several models made of them, for predictors to learn from. Readers and writers of
+//! workloads and logs hold a bounded part of them in memory, however long they are; every reader names file and line in
+//! its errors. State: nobody's, these are files. Does not belong here: what a simulator makes of a workload.
 
 mod distribution;
 mod error;
