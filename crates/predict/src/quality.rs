@@ -7,6 +7,7 @@ mod irt;
 mod knn;
 mod linear;
 mod neighbours;
+mod pooled;
 mod scaling;
 mod stack;
 
@@ -63,8 +64,8 @@ pub enum Kind {
     Irt,
     /// A logistic head per model (RouteLLM, BEST-Route).
     Linear,
-    /// Ours: item response and neighbours, each split into what is common to all models and what is one model's own,
-    /// weighted by what held out of sample.
+    /// Ours: item response, pooled heads and neighbours, each split into what is common to all models and what is one
+    /// model's own, weighted by what held out of sample.
     Equipoise,
 }
 
