@@ -7,7 +7,7 @@
 /// First bytes of every artifact.
 const MAGIC: &[u8; 8] = b"EQPREDCT";
 /// Version that is written and read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 28;
 /// No artifact may be larger; the embedded one is a few megabytes.
 pub const MAX_ARTIFACT_BYTES: usize = 64 << 20;

@@ -7,6 +7,7 @@ mod irt;
 mod knn;
 mod linear;
 mod neighbours;
+mod pooled;
 mod scaling;
 mod stack;
 
@@ -63,8 +64,8 @@ pub enum Kind {
     Irt,
     /// A logistic head per model (RouteLLM, BEST-Route).
     Linear,
-    /// Ours: item response and neighbours, each split into what is common to all models and what is one model's own,
-    /// weighted by what held out of sample.
+    /// Ours: item response, pooled heads and neighbours, each split into what is common to all models and what is one
+    /// model's own, weighted by what held out of sample.
     Equipoise,
 }
 
@@ -138,7 +139,7 @@ pub(crate) enum Quality {
     Clusters(cluster::Clusters),
     Irt(Irt),
     Linear(linear::Linear),
-    Equipoise(equipoise::Equipoise),
+    Equipoise(Box<equipoise::Equipoise>),
 }
 
 impl Quality {
@@ -149,7 +150,7 @@ impl Quality {
             Kind::Clusters { clusters } => Self::Clusters(cluster::Clusters::train(examples, clusters, random)),
             Kind::Irt => Self::Irt(Irt::train(examples, &irt::RADAR, random)),
             Kind::Linear => Self::Linear(linear::Linear::train(examples)),
-            Kind::Equipoise => Self::Equipoise(equipoise::Equipoise::train(examples, random)),
+            Kind::Equipoise => Self::Equipoise(Box::new(equipoise::Equipoise::train(examples, random))),
         }
     }
 
@@ -160,7 +161,7 @@ impl Quality {
             Self::Clusters(predictor) => predictor,
             Self::Irt(predictor) => predictor,
             Self::Linear(predictor) => predictor,
-            Self::Equipoise(predictor) => predictor,
+            Self::Equipoise(predictor) => predictor.as_ref(),
         }
     }
 
@@ -216,7 +217,7 @@ impl Quality {
             2 => Self::Clusters(cluster::Clusters::read(reader, sizes)?),
             3 => Self::Irt(Irt::read(reader, sizes)?),
             4 => Self::Linear(linear::Linear::read(reader, sizes)?),
-            5 => Self::Equipoise(equipoise::Equipoise::read(reader, sizes)?),
+            5 => Self::Equipoise(Box::new(equipoise::Equipoise::read(reader, sizes)?)),
             _ => return Err(reader.invalid("the kind of predictor")),
         })
     }

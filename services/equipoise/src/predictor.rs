@@ -2,6 +2,7 @@
 
 mod chart;
 mod costs;
+mod doubt;
 mod evaluate;
 mod graded;
 mod page;

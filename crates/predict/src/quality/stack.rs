@@ -1,4 +1,4 @@
-//! How two opinions about a prompt are put together: weights learned from predictions out of sample ("stacking", Wolpert
+//! How opinions about a prompt are put together: weights learned from predictions out of sample ("stacking", Wolpert
 //! 1992), so that they are honest about how much each opinion is worth.
 //!
 //! Each opinion, in log-odds against the models' means, is split into the mean over the models (is this prompt hard?) and
@@ -9,8 +9,8 @@ use super::irt::log1p_exp;
 use crate::artifact::{ArtifactError, Reader, Writer};
 use crate::numeric::{minimise, sigmoid};
 
-/// Terms that are weighted: two opinions, each with a common and an own part.
-const TERMS: usize = 4;
+/// Terms that are weighted: three opinions, each with a common and an own part.
+const TERMS: usize = 6;
 
 /// The terms of one model on one prompt.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -19,6 +19,16 @@ pub(crate) struct Terms {
     pub(crate) base: f64,
     /// Common and own part of each opinion, in that order.
     pub(crate) parts: [f64; TERMS],
+}
+
+impl Terms {
+    /// Variance of the opinions, in squared log-odds.
+    pub(crate) fn spread(&self) -> f64 {
+        let opinions = || self.parts.chunks_exact(2).map(|parts| parts[0] + parts[1]);
+        let count = f64::from(u32::try_from(TERMS / 2).unwrap_or(1));
+        let mean = opinions().sum::<f64>() / count;
+        opinions().map(|opinion| (opinion - mean).powi(2)).sum::<f64>() / count
+    }
 }
 
 /// Weights, none negative, and an intercept.
@@ -32,7 +42,7 @@ impl Stack {
     /// Fits to terms and scores out of sample.
     pub(crate) fn train(samples: &[(Terms, f64)]) -> Self {
         // Weights are squares of what is fitted, hence never negative.
-        let mut start = vec![0.7; TERMS];
+        let mut start = vec![0.6; TERMS];
         start.push(0.0);
         let found = minimise(start, 200, |point, gradient| {
             gradient.fill(0.0);
@@ -77,6 +87,11 @@ impl Stack {
         terms.base + self.intercept + sum
     }
 
+    /// Of the part of the last opinion that is one model's own.
+    pub(crate) fn own_vote_weight(&self) -> f64 {
+        self.weights[TERMS - 1]
+    }
+
     pub(crate) fn write(&self, writer: &mut Writer) {
         writer.f64(self.intercept);
         writer.f64s(&self.weights);
@@ -102,14 +117,14 @@ mod tests {
         let mut random = RandomStream::new(3);
         let samples: Vec<(Terms, f64)> = (0..20_000)
             .map(|_| {
-                let parts = [random.normal(), random.normal(), random.normal(), random.normal()];
+                let parts = [(); TERMS].map(|()| random.normal());
                 let logit = 0.3 + 1.5 * parts[0] + 0.5 * parts[3];
                 let score = f64::from(u8::from(random.uniform() < sigmoid(logit)));
                 (Terms { base: 0.3, parts }, score)
             })
             .collect();
         let stack = Stack::train(&samples);
-        for (weight, truth) in stack.weights.iter().zip([1.5, 0.0, 0.0, 0.5]) {
+        for (weight, truth) in stack.weights.iter().zip([1.5, 0.0, 0.0, 0.5, 0.0, 0.0]) {
             assert!((weight - truth).abs() < 0.08, "{stack:?}");
         }
     }

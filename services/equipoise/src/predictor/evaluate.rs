@@ -11,6 +11,7 @@ use equipoise_trace::GradedPrompt;
 use equipoise_types::RandomStream;
 
 use super::costs::{Costs, costs};
+use super::doubt::{Lead, Spread, leads, spreads};
 use super::graded::{Graded, tokens, training_prompt};
 use crate::terminal::{complain, table};
 
@@ -27,8 +28,12 @@ pub(super) struct Evaluation {
     pub(super) oracle: RoutedCurve,
     /// The best single routed model by score on the held-out part.
     pub(super) best_single: (String, f64),
-    pub(super) per_model: Vec<ModelRow>,
+    /// The set's models with the mean of their scores, in the order of every row's `per_model`.
+    pub(super) models: Vec<(String, f64)>,
     pub(super) coverage: Coverage,
+    pub(super) leads: Vec<Lead>,
+    /// From the smallest sd to the largest.
+    pub(super) spreads: Vec<Spread>,
     /// Per kind the areas on random splits of the seen part.
     pub(super) resampled: Vec<(Kind, Vec<f64>)>,
 }
@@ -42,19 +47,11 @@ pub(super) struct Row {
     pub(super) ece: f64,
     pub(super) curve: RoutedCurve,
     pub(super) reliability: Vec<Bin>,
+    /// Per model AUC and Brier score.
+    pub(super) per_model: Vec<(f64, f64)>,
     /// Microseconds per prompt from text to all models' forecasts, quality and length: median and 99th percentile
     /// over prompts, of the fastest of [`TIMINGS`] runs of each.
     pub(super) micros: (f64, f64),
-}
-
-/// One model's, by our predictor.
-pub(super) struct ModelRow {
-    pub(super) name: String,
-    pub(super) mean: f64,
-    pub(super) auc: f64,
-    pub(super) brier: f64,
-    /// Brier score of the constant, for comparison.
-    pub(super) constant_brier: f64,
 }
 
 /// Shares of answers by where they fall in the forecast of their length.
@@ -70,12 +67,19 @@ pub(super) struct Coverage {
 }
 
 /// What a predictor said of the held-out prompts.
-struct Predictions {
+pub(super) struct Predictions {
     /// Prompts × models.
     probabilities: Vec<Vec<f64>>,
 }
 
 impl Predictions {
+    /// Those of some of the prompts.
+    pub(super) fn some(&self, indices: &[usize]) -> Self {
+        Self {
+            probabilities: indices.iter().map(|&index| self.probabilities[index].clone()).collect(),
+        }
+    }
+
     /// (probability, score) of one model where it was graded.
     fn samples(&self, prompts: &[&GradedPrompt], model: usize) -> Vec<(f64, f64)> {
         let pairs = self.probabilities.iter().zip(prompts);
@@ -132,18 +136,6 @@ impl Outcome {
             micros: (percentile(&mut micros, 0.5), percentile(&mut micros, 0.99)),
         })
     }
-
-    fn per_model(&self, graded: &Graded, constant_brier: &[f64]) -> Vec<ModelRow> {
-        let rows = self.samples.iter().zip(&graded.set.models).zip(constant_brier);
-        rows.map(|((samples, name), &constant_brier)| ModelRow {
-            name: name.clone(),
-            mean: mean(samples.iter().map(|(_, score)| *score)),
-            auc: auc(samples).unwrap_or(0.5),
-            brier: brier(samples),
-            constant_brier,
-        })
-        .collect()
-    }
 }
 
 pub(super) fn evaluate(graded: &Graded, data: &Path, seed: u64, resamples: u32) -> anyhow::Result<Evaluation> {
@@ -153,32 +145,37 @@ pub(super) fn evaluate(graded: &Graded, data: &Path, seed: u64, resamples: u32) 
         set.prompts.iter().partition(|prompt| held_out(&prompt.id));
     let trainer = trainer(graded, &seen, seed)?;
     let mut rows = Vec::new();
-    let mut details = (Vec::new(), Coverage::default());
-    let mut constant_brier = Vec::new();
+    let mut coverage = Coverage::default();
+    let (mut ours, mut others) = (None, Vec::new());
     let trained = Kind::ALL.map(|kind| (kind.to_string(), trainer.train(kind)));
     let embedded = ("embedded".to_owned(), Predictor::embedded()?);
     for (name, predictor) in trained.into_iter().chain([embedded]) {
         let Some(outcome) = Outcome::of(&predictor, graded, &unseen) else {
             continue;
         };
-        let briers: Vec<f64> = outcome.samples.iter().map(|samples| brier(samples)).collect();
-        if name == Kind::Constant.to_string() {
-            constant_brier.clone_from(&briers);
-        }
         if name == Kind::Equipoise.to_string() {
-            details = (outcome.per_model(graded, &constant_brier), outcome.coverage);
+            coverage = outcome.coverage;
         }
+        let score = |samples: &Vec<(f64, f64)>| (auc(samples).unwrap_or(0.5), brier(samples));
+        let per_model: Vec<(f64, f64)> = outcome.samples.iter().map(score).collect();
         let pooled: Vec<(f64, f64)> = outcome.samples.iter().flatten().copied().collect();
         rows.push(Row {
-            name,
-            auc: mean(outcome.samples.iter().filter_map(|samples| auc(samples))),
-            brier: mean(briers.into_iter()),
+            name: name.clone(),
+            auc: mean(per_model.iter().map(|(auc, _)| *auc)),
+            brier: mean(per_model.iter().map(|(_, brier)| *brier)),
             ece: expected_calibration_error(&pooled),
             curve: routed(&outcome.predictions, &unseen, graded, &costs)?.0,
             reliability: reliability(&pooled),
+            per_model,
             micros: outcome.micros,
         });
+        if name == Kind::Equipoise.to_string() {
+            ours = Some(outcome.predictions);
+        } else {
+            others.push((name, outcome.predictions));
+        }
     }
+    let ours = anyhow::Context::context(ours, "our predictor was not trained")?;
     let truth = Predictions {
         probabilities: unseen
             .iter()
@@ -188,19 +185,28 @@ pub(super) fn evaluate(graded: &Graded, data: &Path, seed: u64, resamples: u32) 
     let (_, oracle, best_single) = routed(&truth, &unseen, graded, &costs)?;
     Ok(Evaluation {
         title: graded.title(),
-        costs,
         seen: seen.len(),
         unseen: unseen.len(),
         rows,
         oracle,
         best_single,
-        per_model: details.0,
-        coverage: details.1,
+        models: model_means(graded, &unseen),
+        coverage,
+        leads: leads(&ours, &others, &unseen, graded, &costs, seed)?,
+        spreads: spreads(graded, &seen, &unseen, seed)?,
         resampled: resample(graded, &seen, data, seed, resamples)?,
+        costs,
     })
 }
 
-fn trainer(graded: &Graded, prompts: &[&GradedPrompt], seed: u64) -> anyhow::Result<Trainer> {
+/// Every model's name and its mean score where it was graded.
+fn model_means(graded: &Graded, prompts: &[&GradedPrompt]) -> Vec<(String, f64)> {
+    let names = graded.set.models.iter().enumerate();
+    let score = |model: usize| mean(prompts.iter().filter_map(|prompt| prompt.scores[model]));
+    names.map(|(model, name)| (name.clone(), score(model))).collect()
+}
+
+pub(super) fn trainer(graded: &Graded, prompts: &[&GradedPrompt], seed: u64) -> anyhow::Result<Trainer> {
     let columns: Vec<usize> = (0..graded.set.models.len()).collect();
     let training = TrainingSet {
         models: graded.set.models.clone(),
@@ -219,7 +225,7 @@ fn trainer(graded: &Graded, prompts: &[&GradedPrompt], seed: u64) -> anyhow::Res
 }
 
 /// The routed curve, the oracle's, and the best single model, over the prompts that all routed models answered.
-fn routed(
+pub(super) fn routed(
     predictions: &Predictions,
     prompts: &[&GradedPrompt],
     graded: &Graded,
@@ -343,6 +349,11 @@ impl Evaluation {
             100.0 * coverage.relative_error,
             coverage.width
         ));
+        text.push_str("\narea of ours over each on the same held-out prompts, resampled with replacement\n\n");
+        text.push_str(&table(&self.lead_rows()));
+        text.push_str("\n\nquality_sd, by quarters\n\n");
+        text.push_str(&table(&self.spread_rows()));
+        text.push('\n');
         if self.resampled.iter().any(|(_, areas)| !areas.is_empty()) {
             text.push_str("\nareas on random splits of the seen part\n\n");
             text.push_str(&table(&self.resampled_rows()));
@@ -372,6 +383,37 @@ impl Evaluation {
             |name: String, value: f64| vec![name, dash(), dash(), dash(), format!("{value:.4}"), dash(), dash()];
         rows.push(reference(format!("always {name} (accuracy)"), *score));
         rows.push(reference("oracle".to_owned(), self.oracle.area));
+        rows
+    }
+
+    /// Head and one row per other predictor.
+    pub(super) fn lead_rows(&self) -> Vec<Vec<String>> {
+        let head = ["predictor", "ours is over it by", "5 %", "95 %", "ours at or above"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(self.leads.iter().map(|lead| {
+            vec![
+                lead.over.clone(),
+                format!("{:+.4}", lead.difference),
+                format!("{:+.4}", lead.interval.0),
+                format!("{:+.4}", lead.interval.1),
+                format!("{:.0} %", 100.0 * lead.at_or_above),
+            ]
+        }));
+        rows
+    }
+
+    /// Head and one row per quarter of the estimates by their sd.
+    pub(super) fn spread_rows(&self) -> Vec<Vec<String>> {
+        let head = ["quarter by sd", "mean sd", "found between halves", "Brier skill"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(self.spreads.iter().enumerate().map(|(quarter, spread)| {
+            vec![
+                format!("{}", quarter + 1),
+                format!("{:.3}", spread.stated),
+                format!("{:.3}", spread.found),
+                format!("{:.3}", spread.skill),
+            ]
+        }));
         rows
     }
 

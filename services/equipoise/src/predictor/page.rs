@@ -85,11 +85,23 @@ fn section(result: &Evaluation, folder: &str, stem: &str) -> String {
     text.push_str(&format!(
         "![accuracy against cost]({folder}/{stem}-routed.svg) ![reliability]({folder}/{stem}-reliability-equipoise.svg)\n\n"
     ));
+    text.push_str(
+        "Area of ours over each other's on the same held-out prompts; interval by 200 paired resamples of them:\n\n",
+    );
+    text.push_str(&markdown(&result.lead_rows()));
+    text.push('\n');
     if result.resampled.iter().any(|(_, areas)| !areas.is_empty()) {
         text.push_str("Areas on random 70/30 splits of the seen part, the held-out prompts untouched:\n\n");
         text.push_str(&markdown(&result.resampled_rows()));
         text.push('\n');
     }
+    text.push_str(
+        "Is `quality_sd` right? Quarters of the held-out answers by it; beside it what two predictors that were trained on \
+         disjoint halves of the seen part differ by (half the difference, root mean square), and by how much the Brier score \
+         is below that of the models' means:\n\n",
+    );
+    text.push_str(&markdown(&result.spread_rows()));
+    text.push('\n');
     let coverage = result.coverage;
     text.push_str(&format!(
         "Lengths: {:.1} % of answers are below p10, {:.1} % below p50, {:.1} % above p90; the median is off by {:.0} % on \
@@ -100,22 +112,25 @@ fn section(result: &Evaluation, folder: &str, stem: &str) -> String {
         100.0 * coverage.relative_error,
         coverage.width
     ));
-    let mut rows = vec![
-        ["model", "accuracy", "AUC", "Brier", "Brier of constant"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    for model in &result.per_model {
-        rows.push(vec![
-            model.name.clone(),
-            format!("{:.3}", model.mean),
-            format!("{:.3}", model.auc),
-            format!("{:.3}", model.brier),
-            format!("{:.3}", model.constant_brier),
-        ]);
-    }
-    text.push_str(&format!("Per model, `equipoise`:\n\n{}\n", markdown(&rows)));
+    text.push_str(&format!(
+        "AUC per model:\n\n{}\nBrier score per model:\n\n{}\n",
+        markdown(&per_model(result, |(auc, _)| auc)),
+        markdown(&per_model(result, |(_, brier)| brier))
+    ));
     text
+}
+
+/// One row per model, one column per predictor.
+fn per_model(result: &Evaluation, of: impl Fn((f64, f64)) -> f64) -> Vec<Vec<String>> {
+    let mut head = vec!["model".to_owned(), "accuracy".to_owned()];
+    head.extend(result.rows.iter().map(|row| row.name.clone()));
+    let mut rows = vec![head];
+    for (model, (name, mean)) in result.models.iter().enumerate() {
+        let mut row = vec![name.clone(), format!("{mean:.3}")];
+        row.extend(result.rows.iter().map(|row| format!("{:.3}", of(row.per_model[model]))));
+        rows.push(row);
+    }
+    rows
 }
 
 /// Rows as a Markdown table, the first as its head.
