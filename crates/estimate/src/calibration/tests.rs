@@ -14,6 +14,8 @@ fn prediction(regime: Regime, said_s: f64, bounds: Bounds) -> Prediction {
         tpot_s: 0.01,
         e2e_s: said_s,
         energy: Joules(1.0),
+        idle_energy: Joules(0.0),
+        others_s: 0.0,
         cost_usd: 0.0,
         bounds,
     };
