@@ -109,7 +109,7 @@ fn a_router_that_comes_last_gets_its_share_of_a_full_fleet() {
     assert_eq!(result.finished, 4000);
     // 8.33 s of work and the overhead of what is not known.
     assert!(result.duration_s < 9.5, "{}", result.duration_s);
-    assert!(result.e2e_s.expect("some").max < 7.0, "{:?}", result.e2e_s);
+    assert!(result.e2e_s.expect("some").max < 7.5, "{:?}", result.e2e_s);
 }
 
 #[test]

@@ -232,7 +232,11 @@ fn a_price_makes_time_dearer_and_nothing_else() {
     let mut dear = plain;
     dear.peers.price = 1.5;
     let fall = policy().value(&request(None), &plain) - policy().value(&request(None), &dear);
-    let expected = Preset::Balanced.weights().latency * 3.0 * 1.5 / References::default().e2e_s;
+    let squared = |seconds: f64| {
+        let time = seconds / References::default().e2e_s;
+        time * (1.0 + time)
+    };
+    let expected = Preset::Balanced.weights().latency * (squared(3.0 * 2.5) - squared(3.0));
     assert!((fall - expected).abs() < 1e-12, "{fall}");
 }
 

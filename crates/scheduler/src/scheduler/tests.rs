@@ -416,7 +416,7 @@ fn an_slo_that_cannot_be_met_now_waits_and_one_that_never_can_is_refused() {
         request
     };
     assert!(matches!(
-        stage.arrive(with_slo(2, 0.07)).as_slice(),
+        stage.arrive(with_slo(2, 0.5)).as_slice(),
         [Action::Queue { .. }]
     ));
     assert!(matches!(
