@@ -599,10 +599,10 @@ fn a_line_is_not_held_up_by_its_first() {
     // Six equal engines at four fifths of what they can do, with short answers: to wait for a busy one saves energy, and
     // that is right for the first in line only.
     let fleet =
-        parse(&pool("a", "fam-7b", "gpu = \"A30\"\ncount = 6").replace("max_num_seqs = 32", "max_num_seqs = 8"));
+        parse(&pool("a", "fam-7b", "gpu = \"A100-80G\"\ncount = 6").replace("max_num_seqs = 32", "max_num_seqs = 8"));
     let generator = WorkloadGenerator {
-        requests: 2500,
-        rate_per_s: 50.0,
+        requests: 6000,
+        rate_per_s: 120.0,
         prompt: Lengths {
             mean: 200.0,
             sigma: 0.8,
@@ -618,7 +618,7 @@ fn a_line_is_not_held_up_by_its_first() {
     let records = generator.generate().expect("a workload").records;
     let p99 = |policy: &str| {
         let result = simulate(&fleet, &records, &one(policy)).expect("runs").remove(0);
-        assert_eq!((result.finished, result.refused), (2500, 0), "{policy}");
+        assert_eq!((result.finished, result.refused), (6000, 0), "{policy}");
         result.e2e_s.expect("some").p99
     };
     let (ours, simple) = (p99("equipoise"), p99("least-requests"));
