@@ -320,8 +320,7 @@ fn text(runs: &Path, tiers: &[MeasuredTier]) -> String {
     let mut text = format!(
         "# Fitted by `equipoise calibrate fit {name}`. Steps are affine in the batch; prompts take `prefill_scale` times the\n\
          # roofline's time; `error` is the largest relative error over the rows.\n\
-         source = {:?}\nlicence = \"your own\"\nengine = \"as measured\"\n",
-        name
+         source = {name:?}\nlicence = \"your own\"\nengine = \"as measured\"\n"
     );
     for tier in tiers {
         // Writing to a string cannot fail.

@@ -105,11 +105,6 @@ pub(super) fn percent(share: f64) -> String {
 
 /// Where the measurements lie, for tests; without them a test says aloud that it is skipped.
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test may be told where its data lies"
-)]
 pub(super) fn data() -> Option<std::path::PathBuf> {
     let folder = std::env::var("EQUIPOISE_DATA").map(std::path::PathBuf::from);
     let folder =

@@ -54,7 +54,7 @@ const BOARDS: [Board; 2] = [
         bandwidth: 1008e9,
         memory_bytes: 25_250_627_584,
         tdp_watts: 450.0,
-        bandwidth_efficiency: 0.955,
+        bandwidth_efficiency: 0.92,
         flops_efficiency: 0.90,
         max_num_seqs: 256,
         layer_seconds: 34e-6,
