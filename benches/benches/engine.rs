@@ -3,7 +3,9 @@
 #![expect(clippy::expect_used, reason = "a bench that cannot start has nothing to measure")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use equipoise_engine::{Engine, EngineEvent, EngineLimits, EngineRequest, EngineShape, StepModel, gpu, model};
+use equipoise_engine::{
+    Deployment, Engine, EngineEvent, EngineLimits, EngineRequest, EngineShape, StepModel, gpu, model,
+};
 use equipoise_types::RequestId;
 
 fn engine(max_num_seqs: u32) -> Engine {
@@ -15,6 +17,7 @@ fn engine(max_num_seqs: u32) -> Engine {
             max_num_seqs,
             ..EngineLimits::default()
         },
+        deployment: Deployment::default(),
     };
     Engine::new(StepModel::new(&shape).expect("it fits"))
 }

@@ -1,6 +1,8 @@
 //! A validated fleet.
 
-use equipoise_engine::{EngineLimits, EngineShape, MeasuredError, ShapeError, StepModel, gpu, measured_tier, model};
+use equipoise_engine::{
+    Deployment, EngineLimits, EngineShape, MeasuredError, ShapeError, StepModel, gpu, measured_tier, model,
+};
 use equipoise_fleet::InstanceSpec;
 use equipoise_scheduler::SchedulerConfig;
 
@@ -97,6 +99,7 @@ impl DeclaredInstance {
             model,
             tensor_parallel: self.spec.tensor_parallel,
             limits: self.limits(),
+            deployment: Deployment::default(),
         };
         let built = match &self.spec.measured {
             None => StepModel::new(&shape),

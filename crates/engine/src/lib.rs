@@ -8,6 +8,7 @@
 //! Does not belong here: routing, prediction of unknown output lengths, prefix-cache lookup (the caller says how many
 //! prompt tokens are cached), attribution of joules to requests (that is the energy crate's).
 
+mod deployment;
 mod engine;
 mod event;
 mod gpu;
@@ -19,6 +20,7 @@ mod roofline;
 mod shape;
 mod step;
 
+pub use deployment::{Batching, Calibration, CalibrationError, Deployment, Precision, calibration};
 pub use engine::Engine;
 pub use event::{EngineEvent, EngineRequest, EngineStats, Step, StepPart, SubmitError};
 pub use gpu::{GpuSpec, gpu, gpus};

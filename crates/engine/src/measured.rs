@@ -101,11 +101,14 @@ pub enum MeasuredError {
     },
 }
 
-/// The table called `name`.
+/// The table called `name`; or, where that has several lines, the table that it is: your own travel with the instance.
 ///
 /// # Errors
 /// When there is none, or it is damaged.
 pub fn measured_table(name: &str) -> Result<MeasuredTable, MeasuredError> {
+    if name.contains('\n') {
+        return parse("your own table", name);
+    }
     let Some((_, text)) = TABLES.iter().find(|(known, _)| *known == name) else {
         let known: Vec<&str> = TABLES.iter().map(|(known, _)| *known).collect();
         return Err(MeasuredError::UnknownTable {
@@ -113,6 +116,10 @@ pub fn measured_table(name: &str) -> Result<MeasuredTable, MeasuredError> {
             known: known.join(", "),
         });
     };
+    parse(name, text)
+}
+
+fn parse(name: &str, text: &str) -> Result<MeasuredTable, MeasuredError> {
     toml::from_str(text).map_err(|error| MeasuredError::Malformed {
         name: name.to_owned(),
         reason: error.to_string(),

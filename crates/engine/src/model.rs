@@ -104,7 +104,7 @@ const fn row(
 
 /// From each model's published `config.json` and parameter count. Gemma-2's sliding windows (every other layer, 4,096
 /// tokens) are left out: its context is 8,192, so KV is over-counted by at most a quarter.
-static MODELS: [ModelSpec; 18] = [
+static MODELS: [ModelSpec; 19] = [
     row(
         "Qwen2.5-0.5B",
         494_032_768,
@@ -233,6 +233,19 @@ static MODELS: [ModelSpec; 18] = [
         25_600,
         151_936,
         40_960,
+        false,
+    ),
+    row(
+        "Llama-2-70B",
+        68_976_648_192,
+        80,
+        8192,
+        64,
+        8,
+        128,
+        28_672,
+        32_000,
+        4096,
         false,
     ),
     row(

@@ -22,16 +22,18 @@ pub(crate) fn operator_seconds(gpu: &GpuSpec, bytes: f64, flops: f64) -> f64 {
     gpu.kernel_seconds + joined
 }
 
-/// A matrix product with resident weights `width_in x width_out`, bf16.
+/// A matrix product with resident weights `width_in x width_out`; activations in bf16.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gemm {
     pub(crate) width_in: f64,
     pub(crate) width_out: f64,
+    /// Bytes of a weight.
+    pub(crate) bytes: f64,
 }
 
 impl Gemm {
     pub(crate) fn weight_bytes(self) -> f64 {
-        BYTES * self.width_in * self.width_out
+        self.bytes * self.width_in * self.width_out
     }
 
     /// Bytes of activations read and written per token.

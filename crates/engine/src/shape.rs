@@ -1,7 +1,8 @@
 //! What an instance is made of, and whether that fits.
 
+use crate::deployment::Deployment;
 use crate::gpu::GpuSpec;
-use crate::model::ModelSpec;
+use crate::model::{BYTES, ModelSpec};
 use serde::{Deserialize, Serialize};
 
 /// The limits an engine is started with, by vLLM's names.
@@ -44,6 +45,8 @@ pub struct EngineShape {
     pub tensor_parallel: u32,
     /// The engine's limits.
     pub limits: EngineLimits,
+    /// Number formats and engine.
+    pub deployment: Deployment,
 }
 
 /// Why a shape cannot run.
@@ -110,7 +113,20 @@ impl EngineShape {
     /// Bytes of one KV block on each GPU.
     pub(crate) fn block_bytes(&self) -> f64 {
         let share = f64::from(self.kv_heads_per_gpu()) / f64::from(self.model.kv_heads);
-        self.model.kv_bytes_per_token() as f64 * share * f64::from(self.limits.block_tokens)
+        self.model.kv_bytes_per_token() as f64 * self.kv_share() * share * f64::from(self.limits.block_tokens)
+    }
+
+    /// Bytes of all weights, over all GPUs: tables of words in bf16, the layers in the deployment's format.
+    fn weight_bytes(&self) -> f64 {
+        let tables = if self.model.tied_embeddings { 1.0 } else { 2.0 };
+        let words = tables * f64::from(self.model.vocab) * f64::from(self.model.hidden);
+        let layers = self.model.parameters as f64 - words;
+        BYTES * words + self.deployment.weights.bytes() * layers
+    }
+
+    /// Size of a KV value over that in bf16.
+    fn kv_share(&self) -> f64 {
+        self.deployment.kv_cache.bytes() / BYTES
     }
 
     /// KV heads that each GPU holds; they are replicated where there are more GPUs than KV heads.
@@ -123,7 +139,7 @@ impl EngineShape {
         self.check()?;
         // Blocks that an engine reports prove that it runs; then only the weights must fit.
         if let Some(blocks) = self.limits.num_gpu_blocks {
-            let weights = self.model.weight_bytes() as f64 / f64::from(self.tensor_parallel);
+            let weights = self.weight_bytes() / f64::from(self.tensor_parallel);
             let fits = weights <= self.gpu.memory_bytes as f64;
             return if fits { Ok(blocks) } else { Err(self.does_not_fit()) };
         }
@@ -174,7 +190,7 @@ impl EngineShape {
     /// Weights and the engine's own memory, bytes per GPU.
     fn resident_bytes(&self, tensor_parallel: u32) -> f64 {
         let split = f64::from(tensor_parallel);
-        let weights = self.model.weight_bytes() as f64 / split;
+        let weights = self.weight_bytes() / split;
         let widths = 4.0 * f64::from(self.model.hidden) + 3.0 * f64::from(self.model.intermediate) / split;
         let activations = 2.0 * f64::from(self.limits.max_num_batched_tokens) * widths;
         let nccl = if tensor_parallel > 1 { NCCL_BYTES } else { 0.0 };
@@ -219,6 +235,7 @@ mod tests {
             model: model(model_name).expect("known"),
             tensor_parallel,
             limits: EngineLimits::default(),
+            deployment: Deployment::default(),
         }
     }
 

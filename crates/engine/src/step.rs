@@ -5,6 +5,7 @@ mod physical;
 mod tests;
 mod tier;
 
+use crate::deployment::{Batching, Deployment};
 use crate::measured::MeasuredTier;
 use crate::shape::{EngineLimits, EngineShape, ShapeError};
 use equipoise_types::{Joules, Watts};
@@ -62,6 +63,7 @@ pub struct StepModel(Arc<Model>);
 #[derive(Debug)]
 struct Model {
     limits: EngineLimits,
+    deployment: Deployment,
     kv_blocks: u32,
     kind: Kind,
     /// Asked for in every prediction.
@@ -89,6 +91,7 @@ impl StepModel {
         let terms = physical.energy_terms(shape.limits.max_num_seqs.min(64));
         Ok(Self(Arc::new(Model {
             limits: shape.limits,
+            deployment: shape.deployment,
             kv_blocks,
             kind: Kind::Physical(Box::new(physical)),
             terms,
@@ -106,6 +109,7 @@ impl StepModel {
         let terms = tier.energy_terms(shape.limits.max_num_seqs.min(64));
         Ok(Self(Arc::new(Model {
             limits: shape.limits,
+            deployment: shape.deployment,
             kv_blocks,
             kind: Kind::Measured(Box::new(tier)),
             terms,
@@ -131,6 +135,7 @@ impl StepModel {
         };
         Self(Arc::new(Model {
             limits,
+            deployment: Deployment::default(),
             kv_blocks: u32::MAX,
             kind: Kind::Fixed { service_seconds },
             terms: EnergyTerms::default(),
@@ -144,6 +149,26 @@ impl StepModel {
             Kind::Fixed { service_seconds } => Some(service_seconds),
             Kind::Physical(_) | Kind::Measured(_) => None,
         }
+    }
+
+    /// Which work goes into a step together.
+    #[must_use]
+    pub fn batching(&self) -> Batching {
+        self.0
+            .deployment
+            .calibration
+            .map_or(Batching::Mixed, |known| known.batching)
+    }
+
+    /// What a request of so many prompt tokens spends outside of the engine's steps before its first token, while the engine
+    /// has so many sequences, seconds: HTTP, tokeniser, queues between processes. Zero where the deployment names no engine.
+    #[must_use]
+    pub fn request_seconds(&self, prompt_tokens: u32, sequences: u32) -> f64 {
+        self.0.deployment.calibration.map_or(0.0, |known| {
+            known.request_seconds
+                + f64::from(prompt_tokens) * known.request_seconds_per_token
+                + f64::from(sequences) * known.request_seconds_per_sequence
+        })
     }
 
     /// The limits of the engine.

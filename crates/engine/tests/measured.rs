@@ -8,7 +8,7 @@
     reason = "a test file: it fails by panic and says aloud when it is skipped"
 )]
 
-use equipoise_engine::{EngineLimits, EngineShape, StepModel, StepWork, gpu, model};
+use equipoise_engine::{Deployment, EngineLimits, EngineShape, StepModel, StepWork, gpu, model};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -112,6 +112,7 @@ fn step_time_power_and_energy_stay_within_the_stated_errors() {
                 max_num_batched_tokens: 8192,
                 ..EngineLimits::default()
             },
+            deployment: Deployment::default(),
         };
         let cost = StepModel::new(&shape).expect("it ran").cost(&steady(row));
         let error = |value: f64, measured: f64| (value / measured - 1.0).abs();

@@ -12,7 +12,7 @@
 )]
 
 use equipoise_engine::{
-    EngineLimits, EngineShape, MeasuredTier, StepModel, StepWork, gpu, measured_table, measured_tier, model,
+    Deployment, EngineLimits, EngineShape, MeasuredTier, StepModel, StepWork, gpu, measured_table, measured_tier, model,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -95,6 +95,7 @@ fn shape((model_name, gpu_name, tensor_parallel): Key) -> EngineShape {
             max_num_batched_tokens: 8192,
             ..EngineLimits::default()
         },
+        deployment: Deployment::default(),
     }
 }
 

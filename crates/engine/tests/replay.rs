@@ -9,7 +9,9 @@
     reason = "a test file: it fails by panic and says aloud when it is skipped"
 )]
 
-use equipoise_engine::{Engine, EngineEvent, EngineLimits, EngineRequest, EngineShape, GpuSpec, StepModel, gpu, model};
+use equipoise_engine::{
+    Deployment, Engine, EngineEvent, EngineLimits, EngineRequest, EngineShape, GpuSpec, StepModel, gpu, model,
+};
 use equipoise_types::RequestId;
 use std::path::PathBuf;
 
@@ -127,6 +129,7 @@ fn a_run_that_is_short_of_kv_blocks() {
         model: model("Llama-3.1-8B").expect("known"),
         tensor_parallel: 1,
         limits: EngineLimits::default(),
+        deployment: Deployment::default(),
     };
     let derived = StepModel::new(&shape).expect("fits").kv_blocks();
     assert!(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use equipoise_engine::{EngineLimits, EngineShape, StepModel, gpu, measured_tier, model};
+use equipoise_engine::{Deployment, EngineLimits, EngineShape, StepModel, gpu, measured_tier, model};
 use equipoise_estimate::{
     Bounds, Calibration, Company, InstanceEstimator, InstanceLoad, LengthPredictor, Observation, Prediction,
     QualityPredictor,
@@ -462,6 +462,7 @@ fn step_model((architecture, gpu_name, tensor_parallel, limits, measured): &Tier
         model,
         tensor_parallel: *tensor_parallel,
         limits,
+        deployment: Deployment::default(),
     };
     let Some(table) = measured else {
         return StepModel::new(&shape).map_err(|error| error.to_string());

@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Fleet(Fleet),
     /// Predictors of answer quality and length: train, score, show.
     Predictor(crate::predictor::Options),
+    /// The engine model beside measurements, others' and your own.
+    Calibrate(crate::calibrate::Options),
     /// Why a router decided as it did: every candidate with what was predicted of it.
     Explain(Explain),
 }

@@ -3,6 +3,7 @@
 //! Every subcommand is a file. Here is only wiring: what a service does is in its own crate.
 
 mod agent;
+mod calibrate;
 mod cli;
 mod control_plane;
 mod emulation;
@@ -67,6 +68,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Report(options) => ask(report::run(options)),
         Command::Fleet(options) => ask(fleet::run(options)),
         Command::Predictor(options) => predictor::run(&options),
+        Command::Calibrate(options) => calibrate::run(&options),
         Command::Explain(options) => ask(explain::run(options)),
     }
 }

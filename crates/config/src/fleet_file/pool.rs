@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::path::Path;
 
-use equipoise_engine::{gpu, gpus, model};
+use equipoise_engine::{gpu, gpus, measured_table, model};
 use equipoise_fleet::{InstanceSpec, LimitsSpec, ModelProfile};
 use equipoise_policy::CAPABILITIES_LABEL;
 use toml::Spanned;
@@ -91,7 +92,7 @@ fn expand(source: &Source<'_>, pool: &PoolTable, profile: &ModelProfile) -> Resu
     let service_s = service_s(source, pool)?;
     let emulated = pool.count.is_some();
     let labels = labels(source, pool)?;
-    let measured = pool.measured.as_ref().map(|name| name.get_ref().clone());
+    let measured = measured(source, pool)?;
 
     let mut instances: Vec<DeclaredInstance> = places
         .into_iter()
@@ -132,6 +133,23 @@ fn labels(source: &Source<'_>, pool: &PoolTable) -> Result<BTreeMap<String, Stri
         }
     }
     Ok(labels)
+}
+
+/// A table's name; where that is a file beside the fleet file, the table that it holds, which then travels with the instance.
+fn measured(source: &Source<'_>, pool: &PoolTable) -> Result<Option<String>, ConfigError> {
+    let Some(declared) = &pool.measured else {
+        return Ok(None);
+    };
+    let name = declared.get_ref();
+    if !name.ends_with(".toml") {
+        return Ok(Some(name.clone()));
+    }
+    let folder = Path::new(source.origin).parent().unwrap_or(Path::new(""));
+    let path = folder.join(name);
+    let invalid = |problem: String| source.invalid(declared.span(), problem);
+    let text = std::fs::read_to_string(&path).map_err(|error| invalid(format!("cannot read `{name}`: {error}")))?;
+    measured_table(&text).map_err(|error| invalid(format!("`{name}`: {error}")))?;
+    Ok(Some(text))
 }
 
 /// One endpoint, or none, for each instance.

@@ -1,6 +1,7 @@
 //! Forming and ending a step of a modelled engine.
 
 use super::{Engine, Scheduled, Slot, count};
+use crate::deployment::Batching;
 use crate::event::{EngineEvent, Step, StepPart};
 use crate::step::StepWork;
 
@@ -8,6 +9,12 @@ impl Engine {
     pub(super) fn form_batch(&mut self) -> Option<Step> {
         let mut work = StepWork::default();
         let mut budget = self.model.limits().max_num_batched_tokens;
+        if self.model.batching() == Batching::PrefillFirst {
+            self.form_prompts(budget, &mut work);
+        }
+        if !self.scheduled.is_empty() {
+            return Some(self.step_of(work));
+        }
         let mut next = 0;
         while budget > 0 && next < self.running.len() {
             let slot = self.running[next];
@@ -25,10 +32,31 @@ impl Engine {
         if self.scheduled.is_empty() {
             return None;
         }
-        Some(Step {
+        Some(self.step_of(work))
+    }
+
+    fn step_of(&self, work: StepWork) -> Step {
+        Step {
             work,
             cost: self.model.cost(&work),
-        })
+        }
+    }
+
+    /// A step of prompts alone, where there are any that find blocks; decodes wait.
+    fn form_prompts(&mut self, mut budget: u32, work: &mut StepWork) {
+        for next in 0..self.running.len() {
+            let slot = self.running[next];
+            if budget == 0 || self.slots[slot].decodes() {
+                continue;
+            }
+            let tokens = self.slots[slot].lacking().min(budget);
+            if !self.grow(slot, tokens) {
+                return;
+            }
+            self.schedule(slot, tokens, work);
+            budget -= tokens;
+        }
+        self.admit(budget, work);
     }
 
     /// Takes the blocks that `tokens` more need; where none are free, the last admitted gives way. False if that was the

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{EngineLimits, EngineShape, gpu, model};
+use crate::{Deployment, EngineLimits, EngineShape, gpu, model};
 use proptest::prelude::*;
 
 fn step_model(limits: EngineLimits) -> StepModel {
@@ -8,6 +8,7 @@ fn step_model(limits: EngineLimits) -> StepModel {
         model: model("Llama-3.1-8B").expect("known"),
         tensor_parallel: 1,
         limits,
+        deployment: Deployment::default(),
     };
     StepModel::new(&shape).expect("fits")
 }
@@ -430,4 +431,33 @@ proptest! {
         let limits = EngineLimits { max_num_seqs: seqs, ..EngineLimits::default() };
         drive(StepModel::fixed(0.0037, limits), &acts)?;
     }
+}
+
+#[test]
+fn an_engine_that_prefills_first_lets_decodes_wait() {
+    let board = gpu("H100").expect("known");
+    let shape = EngineShape {
+        gpu: board,
+        model: model("Llama-3.1-8B").expect("known"),
+        tensor_parallel: 1,
+        limits: EngineLimits::default(),
+        deployment: Deployment {
+            calibration: Some(crate::calibration("sglang", board, crate::Precision::Bf16).expect("calibrated")),
+            ..Deployment::default()
+        },
+    };
+    let model = StepModel::new(&shape).expect("fits");
+    assert!(model.request_seconds(1000, 10) > model.request_seconds(1000, 0));
+    let mut engine = Engine::new(model);
+    engine.submit(request(1, 100, 5)).expect("fits");
+    engine.begin_step();
+    engine.end_step(&mut Vec::new());
+    engine.submit(request(2, 3000, 5)).expect("fits");
+    let mut works = Vec::new();
+    while let Some(step) = engine.begin_step() {
+        works.push((step.work.prefill_tokens, step.work.decode_seqs));
+        engine.end_step(&mut Vec::new());
+    }
+    assert_eq!(works[..3], [(2048, 0), (952, 0), (0, 2)]);
+    assert!(engine.is_idle());
 }

@@ -1,6 +1,7 @@
 //! The step of a modelled engine: matrix products by roofline, attention, all-reduce, overhead; and its power.
 
 use super::{EnergyTerms, StepCost, StepWork};
+use crate::deployment::Deployment;
 use crate::gpu::GpuSpec;
 use crate::model::BYTES;
 use crate::roofline::{Gemm, TimeTable};
@@ -28,9 +29,60 @@ pub(super) struct Physical {
     weight_bytes: f64,
     bytes_per_token: f64,
     bytes_per_kv_token: f64,
+    /// In FLOPs of bf16: a format of twice the peak counts half.
     flops_per_token: f64,
     head_flops: f64,
     flops_per_pair: f64,
+}
+
+/// What the deployment reaches on a GPU.
+struct Reached {
+    /// The GPU as the layers' matrix products see it.
+    layers_gpu: GpuSpec,
+    kv_efficiency: f64,
+    link_efficiency: f64,
+    /// All-reduces' latency included.
+    layer_seconds: f64,
+    sequence_seconds: f64,
+    step_seconds: f64,
+}
+
+impl Reached {
+    fn of(gpu: &GpuSpec, deployment: &Deployment, tensor_parallel: u32) -> Self {
+        let many = tensor_parallel > 1;
+        let faster = GpuSpec {
+            peak_flops: gpu.peak_flops * deployment.weights.peak_factor(),
+            ..gpu.clone()
+        };
+        let Some(known) = deployment.calibration else {
+            let reduces = if many { 2.0 * ALL_REDUCE_SECONDS } else { 0.0 };
+            return Self {
+                layers_gpu: faster,
+                kv_efficiency: gpu.kv_efficiency,
+                link_efficiency: 1.0,
+                layer_seconds: gpu.layer_seconds + reduces,
+                sequence_seconds: gpu.sequence_seconds,
+                step_seconds: 0.0,
+            };
+        };
+        let shared = if many {
+            2.0 * known.reduce_seconds * f64::from(tensor_parallel).log2() + known.parallel_layer_seconds
+        } else {
+            0.0
+        };
+        Self {
+            layers_gpu: GpuSpec {
+                bandwidth_efficiency: known.bandwidth_efficiency,
+                flops_efficiency: known.flops_efficiency,
+                ..faster
+            },
+            kv_efficiency: known.kv_efficiency,
+            link_efficiency: known.link_efficiency,
+            layer_seconds: known.layer_seconds + shared,
+            sequence_seconds: known.sequence_seconds,
+            step_seconds: known.step_seconds,
+        }
+    }
 }
 
 impl Physical {
@@ -40,6 +92,7 @@ impl Physical {
             model,
             tensor_parallel,
             limits,
+            deployment,
         } = *shape;
         let gpus = f64::from(tensor_parallel);
         let layers = f64::from(model.layers);
@@ -48,43 +101,50 @@ impl Physical {
         let heads = f64::from(model.heads) / gpus;
         let kv_heads = f64::from(shape.kv_heads_per_gpu());
         let wide = f64::from(model.intermediate) / gpus;
+        let weight = deployment.weights.bytes();
         let products = [
             Gemm {
                 width_in: hidden,
                 width_out: (heads + 2.0 * kv_heads) * head_dim,
+                bytes: weight,
             },
             Gemm {
                 width_in: heads * head_dim,
                 width_out: hidden,
+                bytes: weight,
             },
             Gemm {
                 width_in: hidden,
                 width_out: 2.0 * wide,
+                bytes: weight,
             },
             Gemm {
                 width_in: wide,
                 width_out: hidden,
+                bytes: weight,
             },
         ];
         let head = Gemm {
             width_in: hidden,
             width_out: f64::from(model.vocab) / gpus,
+            bytes: BYTES,
         };
         // Two all-reduces a layer, each moving 2 (n - 1) / n of the activations over the link.
-        let (reduce_fixed, reduce_per_token) = if tensor_parallel > 1 {
-            (
-                2.0 * ALL_REDUCE_SECONDS,
-                2.0 * 2.0 * (gpus - 1.0) / gpus * hidden * BYTES / gpu.link_bandwidth,
-            )
+        let reached = Reached::of(gpu, &deployment, tensor_parallel);
+        let reduce_per_token = if tensor_parallel > 1 {
+            2.0 * 2.0 * (gpus - 1.0) / gpus * hidden * BYTES / (reached.link_efficiency * gpu.link_bandwidth)
         } else {
-            (0.0, 0.0)
+            0.0
         };
         let layer_seconds = |tokens: f64| {
-            let products: f64 = products.iter().map(|product| product.seconds(gpu, tokens)).sum();
-            layers * (products + gpu.layer_seconds + reduce_fixed + tokens * reduce_per_token)
+            let products: f64 = products
+                .iter()
+                .map(|product| product.seconds(&reached.layers_gpu, tokens))
+                .sum();
+            reached.step_seconds + layers * (products + reached.layer_seconds + tokens * reduce_per_token)
         };
-        let head_seconds = |rows: f64| head.seconds(gpu, rows) + rows * gpu.sequence_seconds;
-        let bytes_per_kv_token = layers * 2.0 * BYTES * kv_heads * head_dim;
+        let head_seconds = |rows: f64| head.seconds(gpu, rows) + rows * reached.sequence_seconds;
+        let bytes_per_kv_token = layers * 2.0 * deployment.kv_cache.bytes() * kv_heads * head_dim;
         // Four FLOPs per pair and head width: scores and values, a multiply and an add each.
         let flops_per_pair = layers * 4.0 * heads * head_dim;
         Self {
@@ -93,13 +153,14 @@ impl Physical {
             idle_watts: Watts(gpus * gpu.power.loaded_idle_watts(gpu.idle_watts)),
             layers: TimeTable::new(limits.max_num_batched_tokens.min(65_536), layer_seconds),
             head: TimeTable::new(limits.max_num_seqs.min(65_536), head_seconds),
-            seconds_per_kv_token: bytes_per_kv_token / (gpu.kv_efficiency * gpu.bandwidth),
+            seconds_per_kv_token: bytes_per_kv_token / (reached.kv_efficiency * gpu.bandwidth),
             seconds_per_pair: flops_per_pair / (gpu.attention_efficiency * gpu.peak_flops),
             weight_bytes: layers * products.iter().map(|product| product.weight_bytes()).sum::<f64>()
                 + head.weight_bytes(),
             bytes_per_token: layers * products.iter().map(|product| product.activation_bytes()).sum::<f64>(),
             bytes_per_kv_token,
-            flops_per_token: layers * products.iter().map(|product| product.flops_per_token()).sum::<f64>(),
+            flops_per_token: layers * products.iter().map(|product| product.flops_per_token()).sum::<f64>()
+                / deployment.weights.peak_factor(),
             head_flops: head.flops_per_token(),
             flops_per_pair,
             gpu: gpu.clone(),

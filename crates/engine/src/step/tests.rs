@@ -1,6 +1,6 @@
 use super::*;
 use crate::gpu::GpuSpec;
-use crate::{gpu, gpus, model, models};
+use crate::{Deployment, Precision, calibration, gpu, gpus, model, models};
 use proptest::prelude::*;
 
 fn built(gpu_name: &str, model_name: &str, tensor_parallel: u32) -> StepModel {
@@ -13,6 +13,7 @@ fn built(gpu_name: &str, model_name: &str, tensor_parallel: u32) -> StepModel {
             max_num_batched_tokens: 8192,
             ..EngineLimits::default()
         },
+        deployment: Deployment::default(),
     };
     StepModel::new(&shape).expect("fits")
 }
@@ -137,6 +138,7 @@ fn every_combination_that_fits_is_sane() {
                     model,
                     tensor_parallel,
                     limits: EngineLimits::default(),
+                    deployment: Deployment::default(),
                 };
                 let Ok(built) = StepModel::new(&shape) else {
                     continue;
@@ -239,6 +241,7 @@ fn physics(gpu: &'static GpuSpec, model: &'static crate::ModelSpec, tensor_paral
         model,
         tensor_parallel,
         limits: EngineLimits::default(),
+        deployment: Deployment::default(),
     })
 }
 
@@ -258,6 +261,40 @@ proptest! {
         };
         prop_assert!(physical.seconds(&both) >= physical.seconds(&a) - 1e-12);
         prop_assert!(physical.seconds(&both) >= physical.seconds(&b) - 1e-12);
+    }
+
+    #[test]
+    fn no_step_of_a_calibrated_engine_beats_the_roofline(
+        (runtime, board, weights) in prop_oneof![
+            Just(("vllm", "H100", Precision::Bf16)),
+            Just(("vllm", "H200", Precision::Fp8)),
+            Just(("vllm", "B200", Precision::Fp4)),
+            Just(("trtllm", "B200", Precision::Fp8)),
+            Just(("sglang", "H200", Precision::Fp8)),
+        ],
+        m in 0..models().len(),
+        split in prop_oneof![Just(1_u32), Just(2), Just(4)],
+        work in works(),
+    ) {
+        let gpu = gpu(board).expect("known");
+        let deployment = Deployment {
+            weights,
+            kv_cache: Precision::Fp8,
+            calibration: Some(calibration(runtime, gpu, weights).expect("calibrated")),
+        };
+        let physical = Physical::new(&EngineShape {
+            gpu,
+            model: &models()[m],
+            tensor_parallel: split,
+            limits: EngineLimits::default(),
+            deployment,
+        });
+        let cost = physical.cost(&work);
+        if cost.seconds > 0.0 {
+            let (memory, compute) = physical.utilisation(&work, cost.seconds);
+            prop_assert!(memory <= 1.0, "reads {memory} of the peak bandwidth");
+            prop_assert!(compute <= 1.0, "computes {compute} of the peak");
+        }
     }
 
     #[test]

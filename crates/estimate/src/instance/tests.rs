@@ -1,4 +1,4 @@
-use equipoise_engine::{EngineLimits, EngineShape, gpu, model};
+use equipoise_engine::{Deployment, EngineLimits, EngineShape, gpu, model};
 use equipoise_types::Watts;
 
 use super::*;
@@ -10,6 +10,7 @@ fn llama_on_h100() -> InstanceEstimator {
         model: model("Llama-3.1-8B").expect("catalogue"),
         tensor_parallel: 1,
         limits: EngineLimits::default(),
+        deployment: Deployment::default(),
     };
     InstanceEstimator::new(Some(StepModel::new(&shape).expect("fits")), None)
 }

@@ -1,7 +1,7 @@
 //! What a step costs on an instance, for the split of its energy.
 
 use equipoise_energy::StepTerms;
-use equipoise_engine::{EngineLimits, EngineShape, StepModel, gpu, measured_tier, model};
+use equipoise_engine::{Deployment, EngineLimits, EngineShape, StepModel, gpu, measured_tier, model};
 use equipoise_proto::v1::Instance;
 
 /// What the split assumes of an instance whose architecture or GPU is not in the catalogue: the shares of a 7-billion
@@ -60,6 +60,7 @@ pub(super) fn terms_of(shape: &Shape) -> StepTerms {
         model,
         tensor_parallel: shape.tensor_parallel,
         limits,
+        deployment: Deployment::default(),
     };
     let built = match measured_tier(&shape.measured, model, gpu, shape.tensor_parallel) {
         Ok(tier) => StepModel::measured(&engine, &tier),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use equipoise_emulator::{Emulator, EmulatorConfig, OutputLengths, RunningEmulator};
-use equipoise_engine::{EngineLimits, EngineShape, StepModel, gpu, model};
+use equipoise_engine::{Deployment, EngineLimits, EngineShape, StepModel, gpu, model};
 use equipoise_openai::{ChunkSummary, SseParser};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -21,6 +21,7 @@ pub(crate) fn physical() -> EmulatorConfig {
         model: model("Llama-3.1-8B").expect("in the catalogue"),
         tensor_parallel: 1,
         limits: EngineLimits::default(),
+        deployment: Deployment::default(),
     };
     let mut config = EmulatorConfig::new("m", StepModel::new(&shape).expect("fits"));
     config.output_lengths = OutputLengths {

@@ -1,0 +1,414 @@
+//! `equipoise calibrate fit`: your own measurements as a table of measured tiers.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use equipoise_engine::{
+    Deployment, EngineLimits, EngineShape, FitError, MeasuredTier, StepModel, StepWork, gpu, gpus, model, models,
+};
+
+use super::score::{Half, percent};
+use crate::terminal::{complain, say, table};
+
+/// Columns that every file has.
+const COLUMNS: [&str; 8] = [
+    "model",
+    "gpu",
+    "tensor_parallel",
+    "batch",
+    "isl",
+    "osl",
+    "ttft_ms",
+    "tpot_ms",
+];
+
+#[derive(Debug, Args)]
+pub(crate) struct Fit {
+    /// Comma-separated, with a head line: model, gpu, tensor_parallel, batch (sequences running on average), isl and osl
+    /// (tokens of prompt and answer), ttft_ms, tpot_ms, and power_w of all GPUs of the instance where it was measured.
+    runs: PathBuf,
+    /// Where the table goes; name it in `measured` of a [[pool]].
+    #[arg(long, short, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+struct Run {
+    line: usize,
+    batch: f64,
+    prompt: f64,
+    output: f64,
+    ttft_s: f64,
+    tpot_s: f64,
+    watts: Option<f64>,
+}
+
+type Key = (&'static str, &'static str, u32);
+
+pub(super) fn run(options: &Fit) -> anyhow::Result<()> {
+    let tiers = read(&options.runs)?;
+    let mut report = vec![
+        [
+            "tier",
+            "rows",
+            "TPOT, worst",
+            "J/token, worst",
+            "TPOT held out, median",
+            "joules",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
+    let mut fitted = Vec::new();
+    let count = tiers.len();
+    for (index, (key, runs)) in tiers.iter().enumerate() {
+        complain(&progress(index, count));
+        let (tier, metered) = fit(*key, runs)?;
+        let held_out = held_out(*key, runs)?.map_or_else(|| "too few rows".to_owned(), percent);
+        report.push(vec![
+            format!("{} on {} x {}", key.0, key.2, key.1),
+            runs.len().to_string(),
+            percent(tier.error.tpot),
+            if metered {
+                percent(tier.error.joules)
+            } else {
+                "-".to_owned()
+            },
+            held_out,
+            if metered { "metered" } else { "modelled" }.to_owned(),
+        ]);
+        fitted.push(tier);
+    }
+    complain(&progress(count, count));
+    std::fs::write(&options.out, text(&options.runs, &fitted))
+        .with_context(|| format!("cannot write {}", options.out.display()))?;
+    say(&table(&report));
+    say(&format!(
+        "\n{}: use it as `measured = \"{0}\"` in a [[pool]]",
+        options.out.display()
+    ));
+    Ok(())
+}
+
+fn progress(done: usize, of: usize) -> String {
+    let filled = 20 * done / of.max(1);
+    format!(
+        "[{}{}] {done} of {of} tiers",
+        "#".repeat(filled),
+        ".".repeat(20 - filled)
+    )
+}
+
+fn read(path: &Path) -> anyhow::Result<BTreeMap<Key, Vec<Run>>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let (_, head) = lines.next().with_context(|| format!("{} is empty", path.display()))?;
+    let heads: Vec<&str> = head.split(',').map(str::trim).collect();
+    for column in COLUMNS {
+        anyhow::ensure!(
+            heads.contains(&column),
+            "{}, line 1: no column `{column}`; there must be {}, and may be power_w",
+            path.display(),
+            COLUMNS.join(", ")
+        );
+    }
+    let mut tiers: BTreeMap<Key, Vec<Run>> = BTreeMap::new();
+    for (index, line) in lines {
+        let place = format!("{}, line {}", path.display(), index + 1);
+        let (key, run) = row(&heads, line, index + 1).with_context(|| place)?;
+        tiers.entry(key).or_default().push(run);
+    }
+    anyhow::ensure!(!tiers.is_empty(), "{} has no rows under its head line", path.display());
+    Ok(tiers)
+}
+
+fn row(heads: &[&str], line: &str, number_of_line: usize) -> anyhow::Result<(Key, Run)> {
+    let cells: Vec<&str> = line.split(',').map(str::trim).collect();
+    let cell = |name: &str| {
+        let column = heads.iter().position(|head| *head == name);
+        column.and_then(|column| cells.get(column)).copied().unwrap_or_default()
+    };
+    let positive = |name: &str| {
+        let value = cell(name).parse::<f64>().ok();
+        value
+            .filter(|value| value.is_finite() && *value > 0.0)
+            .with_context(|| format!("{name} is `{}`: it must be a number above 0", cell(name)))
+    };
+    let known = |names: Vec<&str>| names.join(", ");
+    let model = model(cell("model")).with_context(|| {
+        let all = known(models().iter().map(|model| model.name).collect());
+        format!("model `{}` is not known; known are {all}", cell("model"))
+    })?;
+    let gpu = gpu(cell("gpu")).with_context(|| {
+        let all = known(gpus().iter().map(|gpu| gpu.name).collect());
+        format!("gpu `{}` is not known; known are {all}", cell("gpu"))
+    })?;
+    let watts = if cell("power_w").is_empty() {
+        None
+    } else {
+        Some(positive("power_w")?)
+    };
+    let run = Run {
+        line: number_of_line,
+        batch: positive("batch")?,
+        prompt: positive("isl")?,
+        output: positive("osl")?,
+        ttft_s: positive("ttft_ms")? / 1e3,
+        tpot_s: positive("tpot_ms")? / 1e3,
+        watts,
+    };
+    Ok(((model.name, gpu.name, positive("tensor_parallel")? as u32), run))
+}
+
+fn shape(key: Key) -> anyhow::Result<EngineShape> {
+    Ok(EngineShape {
+        gpu: gpu(key.1).context("a GPU of the catalogue")?,
+        model: model(key.0).context("a model of the catalogue")?,
+        tensor_parallel: key.2,
+        limits: EngineLimits {
+            max_num_seqs: 1024,
+            max_num_batched_tokens: 8192,
+            ..EngineLimits::default()
+        },
+        deployment: Deployment::default(),
+    })
+}
+
+/// A step in steady state: so many sequences at half their answer, and the share of a prompt that comes in with it.
+fn steady(run: &Run) -> StepWork {
+    let arriving = run.batch / run.output;
+    StepWork {
+        prefill_tokens: (arriving * run.prompt).round() as u32,
+        prefill_seqs: (arriving.round() as u32).max(u32::from(arriving * run.prompt >= 0.5)),
+        prefill_attention: arriving * run.prompt * run.prompt / 2.0,
+        prefill_kv_tokens: 0,
+        decode_seqs: (run.batch.round() as u32).max(1),
+        kv_tokens: (run.batch * (run.prompt + run.output / 2.0)) as u64,
+    }
+}
+
+/// A tier of these constants.
+fn tier_of(key: Key, runs: &[Run], step: [f64; 2], joules: [f64; 2], prefill_scale: f64) -> MeasuredTier {
+    let batches = runs.iter().map(|run| run.batch);
+    let mean_output = runs.iter().map(|run| run.output).sum::<f64>() / runs.len().max(1) as f64;
+    MeasuredTier {
+        model: key.0.to_owned(),
+        gpu: key.1.to_owned(),
+        tensor_parallel: key.2,
+        step_ms: 1e3 * step[0],
+        step_ms_per_seq: 1e3 * step[1],
+        step_joules: joules[0],
+        step_joules_per_seq: joules[1],
+        prefill_scale,
+        answer_tokens: mean_output.round(),
+        rows: u32::try_from(runs.len()).unwrap_or(u32::MAX),
+        batches: [
+            batches.clone().fold(f64::INFINITY, f64::min),
+            batches.fold(0.0, f64::max),
+        ],
+        error: FitError { tpot: 0.0, joules: 0.0 },
+    }
+}
+
+/// The constants for these runs, and whether joules were metered. A step's duration and energy are affine in the batch; what the
+/// model says of prompts and of context beyond that is linear in the constants too, so a few rounds of least squares of the
+/// relative error settle both.
+fn fit(key: Key, runs: &[Run]) -> anyhow::Result<(MeasuredTier, bool)> {
+    let shape = shape(key)?;
+    let roofline = StepModel::new(&shape)?;
+    let title = || format!("{} on {} x {}", key.0, key.2, key.1);
+    let distinct = runs.iter().any(|run| (run.batch / runs[0].batch - 1.0).abs() > 0.2);
+    anyhow::ensure!(
+        runs.len() >= 2 && distinct,
+        "{}: a line needs two batches that differ by a fifth or more; line {} of the file has {}",
+        title(),
+        runs[0].line,
+        runs[0].batch
+    );
+    let scale_at = |run: &Run| run.ttft_s / roofline.prefill_seconds(run.prompt as u32, 0, 0, 0);
+    // Of the smaller batches: at the larger, TTFT is a queue's.
+    let mut by_batch: Vec<&Run> = runs.iter().collect();
+    by_batch.sort_by(|a, b| a.batch.total_cmp(&b.batch));
+    let mut scales: Vec<f64> = by_batch[..runs.len().div_ceil(3)]
+        .iter()
+        .map(|run| scale_at(run))
+        .collect();
+    scales.sort_by(f64::total_cmp);
+    let prefill_scale = equipoise_types::quantile_of_sorted(&scales, 0.5)
+        .unwrap_or(1.0)
+        .clamp(0.5, 20.0);
+    let metered = runs.iter().all(|run| run.watts.is_some());
+    let joules_of = |run: &Run| {
+        run.watts
+            .filter(|_| metered)
+            .map_or_else(|| roofline.cost(&steady(run)).joules.0, |watts| watts * run.tpot_s)
+    };
+    let measured_s: Vec<f64> = runs.iter().map(|run| run.tpot_s).collect();
+    let measured_joules: Vec<f64> = runs.iter().map(joules_of).collect();
+    let batches: Vec<f64> = runs.iter().map(|run| run.batch).collect();
+    let (mut step, mut joules) = (line(&batches, &measured_s), line(&batches, &measured_joules));
+    for _ in 0..20 {
+        let built = StepModel::measured(&shape, &tier_of(key, runs, step, joules, prefill_scale))?;
+        let costs: Vec<_> = runs.iter().map(|run| built.cost(&steady(run))).collect();
+        // What the tier says beyond its own lines is taken off the measurement; no less than a fifth remains.
+        let rest = |measured: f64, modelled: f64, own: f64| (measured - (modelled - own)).max(0.2 * measured);
+        let own = |constants: [f64; 2], run: &Run| constants[0] + constants[1] * run.batch;
+        let rest_s: Vec<f64> = (0..runs.len())
+            .map(|i| rest(measured_s[i], costs[i].seconds, own(step, &runs[i])))
+            .collect();
+        let rest_joules: Vec<f64> = (0..runs.len())
+            .map(|i| rest(measured_joules[i], costs[i].joules.0, own(joules, &runs[i])))
+            .collect();
+        (step, joules) = (line(&batches, &rest_s), line(&batches, &rest_joules));
+    }
+    let mut tier = tier_of(key, runs, step, joules, prefill_scale);
+    let built = StepModel::measured(&shape, &tier)?;
+    for ((run, measured_s), measured_joules) in runs.iter().zip(&measured_s).zip(&measured_joules) {
+        let cost = built.cost(&steady(run));
+        tier.error.tpot = tier.error.tpot.max((cost.seconds / measured_s - 1.0).abs());
+        tier.error.joules = tier.error.joules.max((cost.joules.0 / measured_joules - 1.0).abs());
+    }
+    Ok((tier, metered))
+}
+
+/// Median error of the time per token on the half of the rows that the fit has not seen; `None` with fewer than three in a half.
+fn held_out(key: Key, runs: &[Run]) -> anyhow::Result<Option<f64>> {
+    let half = |run: &&Run| Half::of(&format!("{}|{}|{}", run.batch, run.prompt, run.output)) == Half::Fitted;
+    let (seen, unseen): (Vec<&Run>, Vec<&Run>) = runs.iter().partition(half);
+    if seen.len() < 3 || unseen.len() < 3 {
+        return Ok(None);
+    }
+    let seen: Vec<Run> = seen.into_iter().cloned().collect();
+    // One batch only in the half: no line, no figure.
+    let Ok((tier, _)) = fit(key, &seen) else {
+        return Ok(None);
+    };
+    let built = StepModel::measured(&shape(key)?, &tier)?;
+    let mut errors: Vec<f64> = unseen
+        .iter()
+        .map(|run| (built.cost(&steady(run)).seconds / run.tpot_s - 1.0).abs())
+        .collect();
+    errors.sort_by(f64::total_cmp);
+    Ok(equipoise_types::quantile_of_sorted(&errors, 0.5))
+}
+
+/// `y = a + b x` by least squares of the relative error, `a` above 0 and `b` not below 0.
+fn line(x: &[f64], y: &[f64]) -> [f64; 2] {
+    let sum = |term: fn(f64, f64) -> f64| x.iter().zip(y).map(|(x, y)| term(*x, *y)).sum::<f64>();
+    let (one, first, second) = (
+        sum(|_, y| 1.0 / (y * y)),
+        sum(|x, y| x / (y * y)),
+        sum(|x, y| x * x / (y * y)),
+    );
+    let (left, right) = (sum(|_, y| 1.0 / y), sum(|x, y| x / y));
+    let determinant = one * second - first * first;
+    let slope = ((one * right - first * left) / determinant).max(0.0);
+    let start = (left - slope * first) / one;
+    if start > 0.0 && slope.is_finite() {
+        [start, slope]
+    } else {
+        // All of it grows with the batch: the least start that is one.
+        [1e-6, right / second]
+    }
+}
+
+fn text(runs: &Path, tiers: &[MeasuredTier]) -> String {
+    let name = runs.file_name().unwrap_or_default().to_string_lossy();
+    let mut text = format!(
+        "# Fitted by `equipoise calibrate fit {name}`. Steps are affine in the batch; prompts take `prefill_scale` times the\n\
+         # roofline's time; `error` is the largest relative error over the rows.\n\
+         source = {name:?}\nlicence = \"your own\"\nengine = \"as measured\"\n"
+    );
+    for tier in tiers {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n[[tier]]\nmodel = {:?}\ngpu = {:?}\ntensor_parallel = {}\nstep_ms = {:.6}\nstep_ms_per_seq = {:.6}\n\
+             step_joules = {:.6}\nstep_joules_per_seq = {:.6}\nprefill_scale = {:.4}\nanswer_tokens = {:.1}\nrows = {}\n\
+             batches = [{:?}, {:?}]\nerror = {{ tpot = {:.4}, joules = {:.4} }}\n",
+            tier.model,
+            tier.gpu,
+            tier.tensor_parallel,
+            tier.step_ms,
+            tier.step_ms_per_seq,
+            tier.step_joules,
+            tier.step_joules_per_seq,
+            tier.prefill_scale,
+            tier.answer_tokens,
+            tier.rows,
+            tier.batches[0],
+            tier.batches[1],
+            tier.error.tpot,
+            tier.error.joules
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use equipoise_engine::MeasuredTable;
+
+    /// Runs as a tier of these constants would have them.
+    fn runs(truth: &MeasuredTier, batches: &[u32]) -> Vec<Run> {
+        let key = ("Llama-3.1-8B", "H100", 1);
+        let built = StepModel::measured(&shape(key).expect("known"), truth).expect("fits");
+        let run = |&batch: &u32| {
+            let mut run = Run {
+                line: 2,
+                batch: f64::from(batch),
+                prompt: 500.0,
+                output: 200.0,
+                ttft_s: 0.02,
+                tpot_s: 0.0,
+                watts: None,
+            };
+            let cost = built.cost(&steady(&run));
+            run.tpot_s = cost.seconds;
+            run.watts = Some(cost.watts.0);
+            run.ttft_s = built.prefill_seconds(500, 0, 0, 0);
+            run
+        };
+        batches.iter().map(run).collect()
+    }
+
+    #[test]
+    fn a_tier_that_is_affine_is_found_again() {
+        let key = ("Llama-3.1-8B", "H100", 1);
+        let truth = tier_of(key, &[], [8e-3, 0.1e-3], [4.0, 0.05], 1.5);
+        let runs = runs(&truth, &[2, 4, 8, 16, 32, 64, 96, 128]);
+        let (found, metered) = fit(key, &runs).expect("a line");
+        assert!(metered);
+        assert!(
+            found.error.tpot < 0.02 && found.error.joules < 0.03,
+            "{:?}",
+            found.error
+        );
+        assert!((found.step_ms / truth.step_ms - 1.0).abs() < 0.05, "{}", found.step_ms);
+        assert!(
+            (found.prefill_scale / 1.5 - 1.0).abs() < 0.01,
+            "{}",
+            found.prefill_scale
+        );
+        let again: MeasuredTable = equipoise_engine::measured_table(&text(Path::new("runs.csv"), &[found]))
+            .expect("what is written can be read");
+        assert_eq!(again.tiers.len(), 1);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said_with_its_line() {
+        let path = std::env::temp_dir().join(format!("equipoise-fit-{}.csv", std::process::id()));
+        let head = "model,gpu,tensor_parallel,batch,isl,osl,ttft_ms,tpot_ms,power_w\n";
+        std::fs::write(&path, format!("{head}Llama-3.1-8B,H100,1,8,100,100,10,-1,\n")).expect("writable");
+        let error = format!("{:#}", read(&path).expect_err("negative"));
+        assert!(error.contains("line 2") && error.contains("tpot_ms is `-1`"), "{error}");
+        std::fs::write(&path, "model,gpu\n").expect("writable");
+        let error = format!("{:#}", read(&path).expect_err("no columns"));
+        assert!(error.contains("no column `tensor_parallel`"), "{error}");
+        std::fs::remove_file(&path).expect("it is there");
+    }
+}
