@@ -7,6 +7,7 @@ use equipoise_estimate::{
     Bounds, Calibration, Company, InstanceEstimator, InstanceLoad, LengthPredictor, Observation, Prediction,
     QualityPredictor,
 };
+use equipoise_predict::canonical_model_name;
 use equipoise_types::{InstanceId, ModelId, RequestId, Timestamp};
 use indexmap::IndexMap;
 
@@ -17,6 +18,8 @@ use crate::{FleetDelta, Instance, InstanceSpec, Ledger, LimitsSpec, PeerView, Re
 pub struct ModelState {
     /// The name clients ask for.
     pub name: String,
+    /// The same as predictors write it.
+    pub canonical_name: String,
     /// Predicts the quality of its answers.
     pub quality: QualityPredictor,
     /// Predicts the length of its answers.
@@ -32,6 +35,12 @@ impl ModelState {
     #[must_use]
     pub fn is_panicking(&self) -> bool {
         2 * self.ejected > self.present
+    }
+
+    /// Somebody served it when time was advanced last.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.present > 0
     }
 }
 
@@ -145,6 +154,7 @@ impl Fleet {
         let index = entry.index();
         let state = entry.or_insert_with(|| ModelState {
             name: profile.name.clone(),
+            canonical_name: canonical_model_name(&profile.name),
             quality: QualityPredictor::new(profile.quality),
             length: LengthPredictor::new(profile.mean_output_tokens),
             company: Company::default(),
@@ -225,6 +235,11 @@ impl Fleet {
         self.models
             .get_index_of(name)
             .map(|index| ModelId(u32::try_from(index).unwrap_or(u32::MAX)))
+    }
+
+    /// All models in order of their ids, also those that nobody serves any more.
+    pub fn models(&self) -> impl Iterator<Item = &ModelState> {
+        self.models.values()
     }
 
     /// The models that at least one present instance serves, in order of their ids.

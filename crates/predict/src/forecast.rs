@@ -46,6 +46,13 @@ impl Forecast {
             self.models.iter().find(|forecast| forecast.name == canonical)
         })
     }
+
+    /// That of a model whose name is known both as clients write it and as predictors do.
+    #[must_use]
+    pub fn of_names(&self, name: &str, canonical: &str) -> Option<&ModelForecast> {
+        let named = |wanted: &str| self.models.iter().find(|forecast| forecast.name == wanted);
+        named(name).or_else(|| named(canonical))
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod exploration;
 mod improvement;
 mod outcome;
 mod placement;
+mod prospect;
 mod queue;
 mod scheduler;
 mod tenants;

@@ -1,13 +1,14 @@
 //! One decision: hard constraints, predictions, the policy's choice.
 
-use equipoise_estimate::{DEFAULT_CONFIDENCE, InstanceLoad, LengthEstimate, Prediction};
-use equipoise_fleet::{Fleet, Instance, ModelState};
+use equipoise_estimate::{Bounds, DEFAULT_CONFIDENCE, InstanceLoad, Prediction};
+use equipoise_fleet::{Fleet, Instance};
 use equipoise_policy::{
     Candidate, Choice, Constraint, Crowded, Policy, Request, Target, Verdicts, check, check_prediction,
 };
 use equipoise_types::{InstanceId, RandomStream, Timestamp};
 
 use crate::Refusal;
+use crate::prospect::{Asked, Prospect, Prospects};
 use crate::tenants::Left;
 
 /// Where a request goes.
@@ -27,6 +28,8 @@ pub(crate) struct Decision<'a> {
     pub(crate) late_binding: bool,
     /// Since the request arrived at the router.
     pub(crate) waited_s: f64,
+    /// What each model is expected to make of it.
+    pub(crate) prospects: Prospects,
     /// What its tenant may still spend, where that is bounded.
     pub(crate) left: Option<Left>,
     /// Requests that wait at the router before this one.
@@ -72,8 +75,8 @@ impl Decision<'_> {
         match policy.choose(request, self.candidates, random) {
             // Without late binding nobody waits here: the best saturated instance gets it, as the paper's peers do.
             Choice::Wait if self.late_binding => Placement::Wait,
-            Choice::Wait => Placement::Take(Box::new(self.soonest()), None),
-            Choice::Take { index, score } => Placement::Take(Box::new(self.candidates[index]), score),
+            Choice::Wait => Placement::Take(self.taken(request, &self.soonest()), None),
+            Choice::Take { index, score } => Placement::Take(self.taken(request, &self.candidates[index]), score),
         }
     }
 
@@ -109,6 +112,14 @@ impl Decision<'_> {
         *self.candidates = in_line;
     }
 
+    fn asked<'s>(&'s self, request: &'s Request) -> Asked<'s> {
+        Asked {
+            request,
+            waited_s: self.waited_s,
+            prospects: &self.prospects,
+        }
+    }
+
     fn candidate(
         &self,
         request: &Request,
@@ -122,47 +133,35 @@ impl Decision<'_> {
         }
         let mut load = self.fleet.load(self.now, instance);
         load.in_flight = load.in_flight.saturating_add(in_line);
-        let candidate = Self::beside(self.now, self.fleet, (request, self.waited_s), instance, load)?;
+        let candidate = Self::beside(self.now, self.fleet, self.asked(request), instance, load)?;
         if self.left.is_some_and(|left| !left.allows(&candidate)) {
             return Err(Constraint::Budget);
         }
         Ok(candidate)
     }
 
-    /// How long the answer of a model is expected to be.
-    pub(crate) fn length(now: Timestamp, request: &Request, model: &ModelState) -> LengthEstimate {
-        match request.forecast.as_ref().and_then(|forecast| forecast.of(&model.name)) {
-            Some(forecast) => model
-                .length
-                .predict_from(now, &forecast.output_tokens, request.max_output_tokens),
-            None => model.length.predict(request.max_output_tokens),
-        }
-    }
-
-    /// The candidate that an instance is beside `load` for a request that has waited for so long, if its prediction meets
-    /// the request's wishes.
+    /// The candidate that an instance is beside `load`, if its prediction meets the request's wishes.
     pub(crate) fn beside(
         now: Timestamp,
         fleet: &Fleet,
-        (request, waited_s): (&Request, f64),
+        asked: Asked<'_>,
         instance: &Instance,
         load: InstanceLoad,
     ) -> Result<Candidate, Constraint> {
         // `check` has looked the model up; an instance without one serves nobody.
-        let model = fleet.model(instance.model).ok_or(Constraint::Model)?;
-        let prediction = Self::predict(now, fleet, request, instance, model, &load);
+        let prediction = Self::predict(now, fleet, asked, instance, &load).ok_or(Constraint::Model)?;
         let idle = || {
-            let idle = Self::predict(now, fleet, request, instance, model, &InstanceLoad::default());
-            idle.estimate.bounds
+            let idle = Self::predict(now, fleet, asked, instance, &InstanceLoad::default());
+            idle.map_or(prediction.estimate.bounds, |idle| idle.estimate.bounds)
         };
-        check_prediction(request, waited_s, &prediction.estimate, idle)?;
+        check_prediction(asked.request, asked.waited_s, &prediction.estimate, idle)?;
         Ok(Candidate {
             instance: instance.id,
             model: instance.model,
             load,
             slots: instance.estimator.slots(),
             kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
-            cached_tokens: cached_tokens(request, instance),
+            cached_tokens: cached_tokens(asked.request, instance),
             weight: instance.weight,
             alone_tpot_s: instance.estimator.alone_tpot_s(),
             peers: fleet.peers(now, instance),
@@ -174,25 +173,47 @@ impl Decision<'_> {
     fn predict(
         now: Timestamp,
         fleet: &Fleet,
-        request: &Request,
+        asked: Asked<'_>,
         instance: &Instance,
-        model: &ModelState,
         load: &InstanceLoad,
-    ) -> Prediction {
-        let forecast = request.forecast.as_ref().and_then(|forecast| forecast.of(&model.name));
-        let length = Self::length(now, request, model);
-        let quality = match forecast {
-            Some(forecast) => model.quality.predict_from(now, forecast),
-            None => model.quality.predict(now),
-        };
+    ) -> Option<Prediction> {
+        let request = asked.request;
+        let Prospect {
+            length,
+            quality,
+            forecast_output_tokens,
+        } = *asked.prospects.with_model(instance.model)?;
         let cached = cached_tokens(request, instance).min(request.prompt_tokens);
         let uncached = request.prompt_tokens - cached;
         let estimator = &instance.estimator;
         let mut prediction = estimator.predict(now, uncached, length, quality, instance.price(), load);
-        prediction.forecast_output_tokens = forecast.map(|forecast| forecast.output_tokens.mean);
+        prediction.forecast_output_tokens = forecast_output_tokens;
+        // Bounds cost as much as all the rest: only who is held to one pays for them.
+        if request.wishes.has_slo() {
+            prediction.estimate.bounds = Self::bounds(now, fleet, request, instance, &prediction);
+        }
+        Some(prediction)
+    }
+
+    fn bounds(
+        now: Timestamp,
+        fleet: &Fleet,
+        request: &Request,
+        instance: &Instance,
+        prediction: &Prediction,
+    ) -> Bounds {
         let confidence = request.wishes.slo_confidence.unwrap_or(DEFAULT_CONFIDENCE);
-        prediction.estimate.bounds = fleet.bounds(now, instance, &prediction, confidence);
-        prediction
+        fleet.bounds(now, instance, prediction, confidence)
+    }
+
+    /// The candidate as it is dispatched: what is promised of it is bounded, whether or not somebody holds it to that.
+    fn taken(&self, request: &Request, candidate: &Candidate) -> Box<Candidate> {
+        let mut taken = Box::new(*candidate);
+        if let Some(instance) = self.fleet.instance(taken.instance) {
+            let bounds = Self::bounds(self.now, self.fleet, request, instance, &taken.prediction);
+            taken.prediction.estimate.bounds = bounds;
+        }
+        taken
     }
 
     /// How long after its arrival some instance, if it were idle then, could still take the request within its SLO,
@@ -203,8 +224,13 @@ impl Decision<'_> {
         }
         let able = self.fleet.iter().filter_map(|instance| {
             check(self.now, self.fleet, instance, request).ok()?;
-            let model = self.fleet.model(instance.model)?;
-            let idle = Self::predict(self.now, self.fleet, request, instance, model, &InstanceLoad::default());
+            let idle = Self::predict(
+                self.now,
+                self.fleet,
+                self.asked(request),
+                instance,
+                &InstanceLoad::default(),
+            )?;
             Some(request.wishes.slo_slack_s(0.0, &idle.estimate.bounds))
         });
         able.reduce(f64::max)
@@ -222,16 +248,14 @@ impl Decision<'_> {
             let Some(instance) = self.fleet.instance(candidate.instance) else {
                 continue;
             };
-            let Some(model) = self.fleet.model(candidate.model) else {
-                continue;
-            };
             let mut load = candidate.load;
             let output_tokens = newcomers * candidate.estimate().output_tokens;
             load.in_flight = load.in_flight.saturating_add(newcomers.ceil() as u32);
             load.pending_decode_tokens = load.pending_decode_tokens.saturating_add(output_tokens as u64);
-            candidate.crowded = Some(Crowded {
+            let crowd = Self::predict(self.now, self.fleet, self.asked(request), instance, &load);
+            candidate.crowded = crowd.map(|crowd| Crowded {
                 newcomers,
-                estimate: Self::predict(self.now, self.fleet, request, instance, model, &load).estimate,
+                estimate: crowd.estimate,
             });
         }
         *self.candidates = crowded;

@@ -12,6 +12,7 @@ use crate::explanation::Explanations;
 use crate::exploration::Exploration;
 use crate::outcome::Outcomes;
 use crate::placement::{Decision, Placement};
+use crate::prospect::{Prospect, Prospects};
 use crate::queue::{Gated, Pending, Place, Queue};
 use crate::tenants::{Spending, Tenants};
 use crate::{Action, Dispatch, Event, Failure, FeedbackError, Judgement, Refusal, SchedulerConfig};
@@ -207,9 +208,9 @@ impl Scheduler {
         let mut batch = std::mem::take(&mut self.arrivals);
         self.begin_batch(now);
         if batch.len() > 1 {
-            let models: Vec<&ModelState> = self.fleet.served_models().collect();
+            let models: Vec<&ModelState> = self.fleet.models().filter(|model| model.is_served()).collect();
             let lengths = |request: &Request| -> Vec<f64> {
-                let of = |model: &&ModelState| Decision::length(now, request, model).mean;
+                let of = |model: &&ModelState| Prospect::of(now, request, model).length.mean;
                 models.iter().map(of).collect()
             };
             let mut keyed: Vec<(f64, Pending)> = batch
@@ -286,6 +287,7 @@ impl Scheduler {
         let decision = Decision {
             now,
             left,
+            prospects: Prospects::of(now, &self.fleet, &pending.request),
             fleet: &self.fleet,
             late_binding: self.config.late_binding,
             waited_s: now.secs_since(pending.arrived_at),

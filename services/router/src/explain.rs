@@ -24,6 +24,8 @@ pub(crate) fn json(scheduler: &Scheduler, name: &str, explanation: &Explanation)
         .iter()
         .map(|(candidate, score)| {
             let estimate = candidate.estimate();
+            // Of those that no SLO was held against, nothing was bounded.
+            let bound = |value: f64| (estimate.bounds.confidence > 0.0).then(|| short(value));
             json!({
                 "instance": instance(candidate.instance),
                 "model": fleet.model(candidate.model).map(|model| model.name.as_str()),
@@ -38,9 +40,9 @@ pub(crate) fn json(scheduler: &Scheduler, name: &str, explanation: &Explanation)
                 "ttft_s": short(estimate.ttft_s),
                 "tpot_s": short(estimate.tpot_s),
                 "e2e_s": short(estimate.e2e_s),
-                "confidence": short(estimate.bounds.confidence),
-                "ttft_bound_s": short(estimate.bounds.ttft_s),
-                "e2e_bound_s": short(estimate.bounds.e2e_s),
+                "confidence": bound(estimate.bounds.confidence),
+                "ttft_bound_s": bound(estimate.bounds.ttft_s),
+                "e2e_bound_s": bound(estimate.bounds.e2e_s),
                 "joules": short(estimate.energy.0),
                 "cost_usd": short(estimate.cost_usd),
                 "price": short(candidate.peers.price),

@@ -28,7 +28,7 @@ const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("engine", &[&["types"]]),
     ("predict", &[&["types"]]),
     ("estimate", &[&["types", "engine", "predict"]]),
-    ("fleet", &[&["types", "engine", "estimate"]]),
+    ("fleet", &[&["types", "engine", "predict", "estimate"]]),
     ("policy", &[&["types", "engine", "predict", "estimate", "fleet"]]),
     ("scheduler", &[&["types", "engine", "estimate", "fleet", "policy"]]),
     ("energy", &[&["types"]]),

@@ -11,6 +11,7 @@ use super::Scheduler;
 use crate::Action;
 use crate::improvement::{ALTERNATIVES, EVALUATIONS_EACH, Placed, improve};
 use crate::placement::Decision;
+use crate::prospect::{Asked, Prospects};
 
 /// A request of the batch that is being decided, dispatched.
 #[derive(Clone, Debug)]
@@ -127,6 +128,10 @@ impl Scheduler {
             let key = (index, member.placed.instance);
             additions.insert(key, added(&member.candidate, member.prompt_tokens));
         }
+        let prospects: Vec<Option<Prospects>> = members
+            .iter()
+            .map(|member| Some(Prospects::of(now, &self.fleet, &self.out.get(&member.request)?.request)))
+            .collect();
         let mut at = |plan: &[InstanceId], index: usize| -> Option<Candidate> {
             let instance = self.fleet.instance(plan[index])?;
             let mut load = *loads.get(&plan[index])?;
@@ -134,14 +139,12 @@ impl Scheduler {
                 add(&mut load, *additions.get(&(before, plan[before]))?);
             }
             let pending = self.out.get(&members[index].request)?;
-            let candidate = Decision::beside(
-                now,
-                &self.fleet,
-                (&pending.request, now.secs_since(pending.arrived_at)),
-                instance,
-                load,
-            )
-            .ok()?;
+            let asked = Asked {
+                request: &pending.request,
+                waited_s: now.secs_since(pending.arrived_at),
+                prospects: prospects.get(index)?.as_ref()?,
+            };
+            let candidate = Decision::beside(now, &self.fleet, asked, instance, load).ok()?;
             additions.insert((index, plan[index]), added(&candidate, members[index].prompt_tokens));
             (!candidate.is_saturated()).then_some(candidate)
         };

@@ -1,0 +1,61 @@
+//! What a request is expected to get from a model, whichever of its instances answers: found once a decision, not once
+//! an instance.
+
+use equipoise_estimate::{LengthEstimate, QualityEstimate};
+use equipoise_fleet::{Fleet, ModelState};
+use equipoise_policy::Request;
+use equipoise_types::{ModelId, Timestamp};
+
+/// From one model.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Prospect {
+    pub(crate) length: LengthEstimate,
+    pub(crate) quality: QualityEstimate,
+    /// The mean length that was forecast from the prompt, where one was.
+    pub(crate) forecast_output_tokens: Option<f64>,
+}
+
+impl Prospect {
+    pub(crate) fn of(now: Timestamp, request: &Request, model: &ModelState) -> Self {
+        let forecast = request
+            .forecast
+            .as_ref()
+            .and_then(|forecast| forecast.of_names(&model.name, &model.canonical_name));
+        let limit = request.max_output_tokens;
+        match forecast {
+            Some(forecast) => Self {
+                length: model.length.predict_from(now, &forecast.output_tokens, limit),
+                quality: model.quality.predict_from(now, forecast),
+                forecast_output_tokens: Some(forecast.output_tokens.mean),
+            },
+            None => Self {
+                length: model.length.predict(limit),
+                quality: model.quality.predict(now),
+                forecast_output_tokens: None,
+            },
+        }
+    }
+}
+
+/// From every model, by its id.
+#[derive(Clone, Debug)]
+pub(crate) struct Prospects(Vec<Prospect>);
+
+impl Prospects {
+    pub(crate) fn of(now: Timestamp, fleet: &Fleet, request: &Request) -> Self {
+        Self(fleet.models().map(|model| Prospect::of(now, request, model)).collect())
+    }
+
+    pub(crate) fn with_model(&self, model: ModelId) -> Option<&Prospect> {
+        self.0.get(model.index())
+    }
+}
+
+/// A request as predictions see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) request: &'a Request,
+    /// Since it arrived at the router.
+    pub(crate) waited_s: f64,
+    pub(crate) prospects: &'a Prospects,
+}
