@@ -9,8 +9,9 @@ use equipoise_engine::{EngineEvent, EngineRequest};
 use equipoise_fleet::FleetDelta;
 use equipoise_scheduler::{Action, Dispatch, Event, Failure, Prefix, Request, SchedulerConfig, TokenUsage, Wishes};
 use equipoise_trace::{MOONCAKE_BLOCK_TOKENS, WorkloadRecord};
-use equipoise_types::{RequestId, Timestamp};
+use equipoise_types::{RandomStream, RequestId, Timestamp};
 
+use crate::cascade;
 use crate::feed::Sink;
 use crate::happening::{Happening, Planned, Report, ReportKind};
 use crate::instance::SimulatedInstance;
@@ -39,6 +40,8 @@ pub(crate) struct Driver<'a, S> {
     pub(crate) slo: SloLog,
     heap: BinaryHeap<Reverse<Planned>>,
     sequence: u64,
+    /// Draws who says how good an answer was.
+    random: RandomStream,
     pub(crate) now: Timestamp,
     next_arrival: usize,
     ended: usize,
@@ -94,6 +97,7 @@ impl<'a, S: Sink> Driver<'a, S> {
             slo: SloLog::default(),
             heap: BinaryHeap::new(),
             sequence: 0,
+            random: RandomStream::new(options.seed).derive("feedback"),
             now: Timestamp::ZERO,
             next_arrival: 0,
             ended: 0,
@@ -213,8 +217,7 @@ impl<'a, S: Sink> Driver<'a, S> {
                     }
                 }
                 Action::Refuse { request, reason } => self.refuse(request, reason.code()),
-                // Simulated answers end without a word on how sure they are: none is held back.
-                Action::Deliver { .. } => {}
+                Action::Deliver { request } => self.deliver(request),
             }
         }
         self.actions = actions;
@@ -226,8 +229,47 @@ impl<'a, S: Sink> Driver<'a, S> {
         };
         let instance = dispatch.instance.0;
         self.slo.note(self.options.slo.as_ref(), self.now, dispatch);
-        self.requests[request as usize].instance = Some(instance);
+        self.requests[request as usize].sent(instance, dispatch.decision, dispatch.gate.is_some());
         self.plan(self.now + self.hop, Happening::Submit { instance, request });
+    }
+
+    /// How good the answer is that a request got where it was sent last.
+    fn quality(&self, request: usize) -> Option<f64> {
+        let instance = self.requests[request].instance?;
+        let model = &self.instances[instance as usize].spec.model;
+        let truth = self.options.truth(request, &model.name);
+        truth.map_or(model.quality, |answer| Some(answer.quality))
+    }
+
+    /// Shows an answer that was held back, whole.
+    fn deliver(&mut self, request: RequestId) {
+        let state = &mut self.requests[request.0 as usize];
+        state.first_token_at = Some(self.now);
+        state.ending = Ending::Finished(self.now);
+        self.ended += 1;
+        self.grade(request);
+    }
+
+    /// How sure of itself the answer is. Of one that nobody has graded, the model's declared quality is what is known.
+    fn confidence(&self, request: u32) -> f64 {
+        let state = &self.requests[request as usize];
+        let model = state
+            .instance
+            .map(|instance| &self.instances[instance as usize].spec.model.name);
+        let quality = self.quality(request as usize).unwrap_or(0.5);
+        cascade::confidence(self.options.seed, request, model.map_or("", String::as_str), quality)
+    }
+
+    /// Tells the router how good an answer was, where somebody does.
+    fn grade(&mut self, request: RequestId) {
+        let share = self.options.feedback_share;
+        if share <= 0.0 || self.random.uniform() >= share {
+            return;
+        }
+        let decision = self.requests[request.0 as usize].decision;
+        if let (Some(decision), Some(score)) = (decision, self.quality(request.0 as usize)) {
+            self.give(self.routers.home(request), Event::Feedback { decision, score });
+        }
     }
 
     fn refuse(&mut self, request: RequestId, reason: &'static str) {
@@ -371,20 +413,30 @@ impl<'a, S: Sink> Driver<'a, S> {
         let state = &mut self.requests[report.request as usize];
         match report.kind {
             ReportKind::FirstToken => {
-                state.first_token_at = Some(self.now);
+                if !state.held {
+                    state.first_token_at = Some(self.now);
+                }
                 self.give(home, Event::FirstToken { request });
             }
             ReportKind::Tokens(count) => self.give(home, Event::Tokens { request, count }),
             ReportKind::Finished => {
+                let usage = Some(TokenUsage {
+                    prompt_tokens: self.records[report.request as usize].prompt_tokens,
+                    output_tokens: state.generated,
+                });
+                if state.held {
+                    let confidence = self.confidence(report.request);
+                    let judged = Event::Judged {
+                        request,
+                        confidence,
+                        usage,
+                    };
+                    return self.give(home, judged);
+                }
                 state.ending = Ending::Finished(self.now);
                 self.ended += 1;
-                let output_tokens = state.generated;
-                let prompt_tokens = self.records[report.request as usize].prompt_tokens;
-                let usage = Some(TokenUsage {
-                    prompt_tokens,
-                    output_tokens,
-                });
                 self.give(home, Event::Finished { request, usage });
+                self.grade(request);
             }
             ReportKind::Refused => {
                 self.refuse(request, "engine");

@@ -40,6 +40,8 @@ pub struct SimulationOptions {
     pub mismatch: Mismatch,
     /// An SLO that every request carries.
     pub slo: Option<SloGoal>,
+    /// The share of answers about which somebody says how good they were, [0, 1].
+    pub feedback_share: f64,
     /// Routers that share the work, and what they know of one another.
     pub routers: RouterOptions,
 }
@@ -57,6 +59,7 @@ impl Default for SimulationOptions {
             questions: None,
             mismatch: Mismatch::default(),
             slo: None,
+            feedback_share: 0.0,
             routers: RouterOptions::default(),
         }
     }
@@ -110,6 +113,9 @@ pub enum SimulationError {
     /// A certainty, or no promise at all.
     #[error("the SLO's confidence is {0}: it must be between 0 and 1, neither of them")]
     Confidence(f64),
+    /// More than all, or less than nobody.
+    #[error("the share of answers with feedback is {0}: it must be from 0 to 1")]
+    FeedbackShare(f64),
     /// Nobody to route, or too many.
     #[error("{count} routers cannot be simulated: ask for 1 to {MOST_ROUTERS}")]
     Routers {
@@ -161,6 +167,9 @@ impl SimulationOptions {
                 seconds,
                 allowed: "between 0.001 and 3600",
             });
+        }
+        if !(0.0..=1.0).contains(&self.feedback_share) {
+            return Err(SimulationError::FeedbackShare(self.feedback_share));
         }
         self.slo.as_ref().map_or(Ok(()), SloGoal::check)?;
         self.check_routers(bounded)

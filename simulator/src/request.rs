@@ -1,6 +1,6 @@
 //! What a run remembers of each request.
 
-use equipoise_types::{MilliJoules, Timestamp};
+use equipoise_types::{DecisionId, MilliJoules, Timestamp};
 
 /// Answer tokens after which progress is reported to the scheduler...
 const REPORT_TOKENS: u32 = 16;
@@ -35,11 +35,27 @@ pub(crate) struct RequestState {
     /// Energy of its part of all steps.
     pub(crate) energy: MilliJoules,
     pub(crate) generated: u32,
+    /// Its answer is held back until it is judged.
+    pub(crate) held: bool,
+    /// The decision that sent it where it is.
+    pub(crate) decision: Option<DecisionId>,
+    /// A first answer that was not good enough to show: where it came from, what it took, its tokens.
+    pub(crate) replaced: Option<(u32, MilliJoules, u32)>,
     reported: u32,
     reported_at: Timestamp,
 }
 
 impl RequestState {
+    /// It goes to an instance; the second time because the first answer was not good enough.
+    pub(crate) fn sent(&mut self, instance: u32, decision: DecisionId, held: bool) {
+        if let Some(first) = self.instance.replace(instance) {
+            self.replaced = Some((first, self.energy, self.generated));
+            self.energy = MilliJoules::ZERO;
+            self.generated = 0;
+        }
+        (self.decision, self.held) = (Some(decision), held);
+    }
+
     /// Notes the first token.
     pub(crate) fn first_token(&mut self, now: Timestamp) {
         self.generated = 1;

@@ -33,6 +33,8 @@ pub struct PolicyResult {
     pub refusals: BTreeMap<&'static str, u64>,
     /// Finished requests whose answer was cut at the end of the model's context.
     pub truncated: u64,
+    /// Finished requests whose first answer was not sure enough and was replaced by a better model's. Both are charged.
+    pub escalated: u64,
     /// Requests that waited at the router for a while.
     pub queued: u64,
     /// From the start of the workload to the last end, virtual seconds.
@@ -178,6 +180,7 @@ struct Sums {
     finished: u64,
     refused: u64,
     truncated: u64,
+    escalated: u64,
     queued: u64,
     prompt_tokens: u64,
     cached_prompt_tokens: u64,
@@ -236,6 +239,7 @@ impl PolicyResult {
             unfinished: offered - sums.finished - sums.refused,
             refusals: driver.refusals.clone(),
             truncated: sums.truncated,
+            escalated: sums.escalated,
             queued: sums.queued,
             duration_s,
             quality_mean: sums.quality.filter(|_| sums.finished > 0).map(|sum| sum / finished),
@@ -322,14 +326,19 @@ fn sum_requests<S>(driver: &Driver<'_, S>, instances: &mut [InstanceResult]) -> 
         let Some(index) = state.instance.map(|index| index as usize) else {
             continue;
         };
-        // A request is sent once in a simulation: nothing fails, and what an engine refuses ends there.
+        // Nothing fails in a simulation, and what an engine refuses ends there: a request that was sent twice has had a
+        // first answer.
         instances[index].energy.attributed_mj += state.energy;
+        if let Some((first, energy, _)) = state.replaced {
+            instances[first as usize].energy.attributed_mj += energy;
+        }
         let Ending::Finished(finished_at) = state.ending else {
             continue;
         };
         let seconds = |at: Timestamp| at.secs_since(record.arrival);
         sums.finished += 1;
         sums.truncated += u64::from(state.truncated);
+        sums.escalated += u64::from(state.replaced.is_some());
         sums.prompt_tokens += u64::from(record.prompt_tokens);
         sums.cached_prompt_tokens += u64::from(state.cached_tokens);
         sums.output_tokens += u64::from(state.generated);
@@ -338,7 +347,8 @@ fn sum_requests<S>(driver: &Driver<'_, S>, instances: &mut [InstanceResult]) -> 
         let first_token_at = state.first_token_at.unwrap_or(finished_at);
         sums.ttft_s.push(seconds(first_token_at));
         sums.e2e_s.push(seconds(finished_at));
-        if state.generated > 1 {
+        // An answer that was held back comes all at once.
+        if state.generated > 1 && first_token_at < finished_at {
             sums.tpot_s
                 .push(finished_at.secs_since(first_token_at) / f64::from(state.generated - 1));
         }
@@ -353,9 +363,17 @@ fn sum_requests<S>(driver: &Driver<'_, S>, instances: &mut [InstanceResult]) -> 
         }
         let quality = truth.map_or(model.quality, |answer| Some(answer.quality));
         sums.quality = sums.quality.zip(quality).map(|(sum, quality)| sum + quality);
-        let usd = model
-            .price
-            .map(|price| price.usd(f64::from(record.prompt_tokens), f64::from(state.generated)));
+        let charge = |instance: usize, tokens: u32| {
+            let price = driver.instances[instance].spec.model.price;
+            price.map(|price| price.usd(f64::from(record.prompt_tokens), f64::from(tokens)))
+        };
+        let first = match state.replaced {
+            Some((first, _, tokens)) => charge(first as usize, tokens),
+            None => Some(0.0),
+        };
+        let usd = charge(index, state.generated)
+            .zip(first)
+            .map(|(last, first)| last + first);
         sums.usd = sums.usd.zip(usd).map(|(sum, usd)| sum + usd);
     }
     sums

@@ -282,6 +282,14 @@ fn footnotes(results: &[PolicyResult]) -> String {
                 result.policy
             );
         }
+        if result.escalated > 0 {
+            let share = 100.0 * result.escalated as f64 / result.finished as f64;
+            _ = writeln!(
+                text,
+                "{}: {share:.0} % of first answers were replaced by a better model's.",
+                result.policy
+            );
+        }
         if result.truncated > 0 {
             _ = writeln!(
                 text,

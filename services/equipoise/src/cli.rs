@@ -211,6 +211,9 @@ pub(crate) struct Simulate {
     /// With which probability, between 0 and 1.
     #[arg(long, value_name = "P", default_value_t = 0.95)]
     pub(crate) slo_confidence: f64,
+    /// The share of answers about which somebody says how good they were, 0 to 1: the truth, as feedback.
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub(crate) feedback: f64,
     /// How far the engines are from what the router believes: standard deviation of the logarithm of each instance's speed,
     /// of each step's noise and of the drift in the course of minutes. Default: 0.15 with an SLO, else 0.
     #[arg(long, value_name = "SD")]

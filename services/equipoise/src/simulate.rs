@@ -51,6 +51,7 @@ pub(crate) fn run(options: &cli::Simulate) -> anyhow::Result<ExitCode> {
             state_interval_s: options.state_interval_ms / 1e3,
             state_age_s: options.state_age_ms / 1e3,
         },
+        feedback_share: options.feedback,
         ..SimulationOptions::default()
     };
     if let Some(path) = &options.record {

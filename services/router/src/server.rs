@@ -50,6 +50,9 @@ pub(crate) struct State {
     pub(crate) name: String,
     /// Tells this process from an earlier one of the same name.
     pub(crate) process: String,
+    /// What its decisions' names begin with: its own name and a tag of the process, so that what is said later of a
+    /// decision from before a restart meets no new one of the same number.
+    decision_prefix: String,
     connected: AtomicBool,
     pub(crate) driver: Driver,
     pub(crate) engines: Engines,
@@ -73,21 +76,21 @@ impl State {
         self.metrics.set_control_plane_connected(connected);
     }
 
-    /// A decision's name, unique in the cluster while this process lives.
+    /// A decision's name, unique in the cluster, also after a restart.
     pub(crate) fn decision_name(&self, decision: DecisionId) -> String {
-        format!("{}-{}", self.name, decision.0)
+        format!("{}{}", self.decision_prefix, decision.0)
     }
 
     /// The decision of a name, if the name is this router's.
     pub(crate) fn decision_number(&self, name: &str) -> Option<DecisionId> {
-        let number = name.strip_prefix(&self.name)?.strip_prefix('-')?;
+        let number = name.strip_prefix(&self.decision_prefix)?;
         number.parse().ok().map(DecisionId)
     }
 
     /// What to say of a decision that is not known, or not any more.
     pub(crate) fn unknown_decision(&self, name: &str) -> String {
         format!(
-            "The decision `{name}` is not known here: it is too long ago, or another router's. This one is `{}`.",
+            "The decision `{name}` is not known here: it is too long ago, from before a restart, or another router's. This one is `{}`.",
             self.name
         )
     }
@@ -265,9 +268,11 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
     let metrics = RouterMetrics::new(&mut registry);
     let driver = Driver::new(config.scheduler.clone(), config.record.as_deref(), metrics.clone())?;
     let since_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let process = since_unix.as_micros() ^ u128::from(std::process::id()).rotate_left(16);
     let state = Arc::new(State {
         name: config.name.clone(),
-        process: format!("{:x}", since_unix.as_nanos() ^ u128::from(std::process::id())),
+        process: format!("{process:x}"),
+        decision_prefix: format!("{}-{:06x}-", config.name, process & 0xff_ffff),
         connected: AtomicBool::new(false),
         driver,
         engines: Engines::default(),
