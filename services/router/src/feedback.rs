@@ -56,6 +56,10 @@ fn give(state: &State, decision: &str, score: f64) -> Result<Taken, Refused> {
         outcome: FeedbackOutcome::Unknown,
         message: state.unknown_decision(decision),
     };
+    let out_of_range = || invalid(format!("`score` is {score}; it must be from 0 to 1."));
+    if !(0.0..=1.0).contains(&score) {
+        return Err(out_of_range());
+    }
     let number = state.decision_number(decision).ok_or_else(unknown)?;
     let feedback = Event::Feedback {
         decision: number,
@@ -85,7 +89,7 @@ fn give(state: &State, decision: &str, score: f64) -> Result<Taken, Refused> {
             outcome: FeedbackOutcome::Duplicate,
             message: format!("The decision `{decision}` has feedback already; the first counts."),
         }),
-        Some(Err(FeedbackError::OutOfRange)) => Err(invalid(format!("`score` is {score}; it must be from 0 to 1."))),
+        Some(Err(FeedbackError::OutOfRange)) => Err(out_of_range()),
         Some(Err(FeedbackError::Unknown)) | None => Err(unknown()),
     }
 }
