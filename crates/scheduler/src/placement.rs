@@ -3,7 +3,7 @@
 use equipoise_estimate::{Bounds, DEFAULT_CONFIDENCE, InstanceLoad, Prediction};
 use equipoise_fleet::{Fleet, Instance};
 use equipoise_policy::{
-    Candidate, Choice, Constraint, Crowded, Policy, Request, Target, Verdicts, check, check_prediction,
+    Candidate, Choice, Constraint, Crowded, Policy, Request, Target, Targeted, Verdicts, check, check_prediction,
 };
 use equipoise_types::{InstanceId, RandomStream, Timestamp};
 
@@ -49,10 +49,11 @@ impl Decision<'_> {
     ) -> Placement {
         let mut verdicts = Verdicts::default();
         let mut saturated = false;
+        let targeted = Targeted::of(self.fleet, request);
         self.candidates.clear();
         self.ruled_out.clear();
         for instance in self.fleet.iter() {
-            match self.candidate(request, tried, instance, 0) {
+            match self.candidate(request, targeted, tried, instance, 0) {
                 Ok(candidate) if self.late_binding && candidate.is_saturated() && !policy.binds_late() => {
                     saturated = true;
                 }
@@ -63,7 +64,7 @@ impl Decision<'_> {
                 }
             }
         }
-        self.stand_in_line(request, tried, &mut verdicts);
+        self.stand_in_line(request, targeted, tried, &mut verdicts);
         self.crowd(request);
         if self.candidates.is_empty() {
             return if saturated || verdicts.passes_soon() {
@@ -82,7 +83,7 @@ impl Decision<'_> {
 
     /// Whoever waits before this request will take the next free slots: a full instance is predicted with its share of
     /// them, so that a line is not mistaken for a short wait.
-    fn stand_in_line(&mut self, request: &Request, tried: &[InstanceId], verdicts: &mut Verdicts) {
+    fn stand_in_line(&mut self, request: &Request, targeted: Targeted, tried: &[InstanceId], verdicts: &mut Verdicts) {
         let full = self.candidates.iter().filter(|candidate| candidate.is_saturated());
         let slots: f64 = full.map(|candidate| f64::from(candidate.slots)).sum();
         if self.ahead == 0 || slots <= 0.0 {
@@ -97,7 +98,7 @@ impl Decision<'_> {
             let Some(instance) = self.fleet.instance(candidate.instance) else {
                 return false;
             };
-            match self.candidate(request, tried, instance, share.ceil() as u32) {
+            match self.candidate(request, targeted, tried, instance, share.ceil() as u32) {
                 Ok(later) => {
                     *candidate = later;
                     true
@@ -123,11 +124,12 @@ impl Decision<'_> {
     fn candidate(
         &self,
         request: &Request,
+        targeted: Targeted,
         tried: &[InstanceId],
         instance: &Instance,
         in_line: u32,
     ) -> Result<Candidate, Constraint> {
-        check(self.now, self.fleet, instance, request)?;
+        check(self.now, self.fleet, instance, request, targeted)?;
         if tried.contains(&instance.id) {
             return Err(Constraint::Tried);
         }
@@ -149,9 +151,10 @@ impl Decision<'_> {
         load: InstanceLoad,
     ) -> Result<Candidate, Constraint> {
         // `check` has looked the model up; an instance without one serves nobody.
-        let prediction = Self::predict(now, fleet, asked, instance, &load).ok_or(Constraint::Model)?;
+        let cached_tokens = cached_tokens(asked.request, instance);
+        let prediction = Self::predict(now, fleet, asked, instance, cached_tokens, &load).ok_or(Constraint::Model)?;
         let idle = || {
-            let idle = Self::predict(now, fleet, asked, instance, &InstanceLoad::default());
+            let idle = Self::predict(now, fleet, asked, instance, cached_tokens, &InstanceLoad::default());
             idle.map_or(prediction.estimate.bounds, |idle| idle.estimate.bounds)
         };
         check_prediction(asked.request, asked.waited_s, &prediction.estimate, idle)?;
@@ -161,7 +164,7 @@ impl Decision<'_> {
             load,
             slots: instance.estimator.slots(),
             kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
-            cached_tokens: cached_tokens(asked.request, instance),
+            cached_tokens,
             weight: instance.weight,
             alone_tpot_s: instance.estimator.alone_tpot_s(),
             peers: fleet.peers(now, instance),
@@ -175,6 +178,7 @@ impl Decision<'_> {
         fleet: &Fleet,
         asked: Asked<'_>,
         instance: &Instance,
+        cached_tokens: u32,
         load: &InstanceLoad,
     ) -> Option<Prediction> {
         let request = asked.request;
@@ -183,10 +187,9 @@ impl Decision<'_> {
             quality,
             forecast_output_tokens,
         } = *asked.prospects.with_model(instance.model)?;
-        let cached = cached_tokens(request, instance).min(request.prompt_tokens);
-        let uncached = request.prompt_tokens - cached;
-        let estimator = &instance.estimator;
-        let mut prediction = estimator.predict(now, uncached, length, quality, instance.price(), load);
+        let uncached = request.prompt_tokens.saturating_sub(cached_tokens);
+        let (estimator, alone) = (&instance.estimator, &mut asked.prospects.alone());
+        let mut prediction = estimator.predict_with(alone, now, uncached, length, quality, instance.price(), load);
         prediction.forecast_output_tokens = forecast_output_tokens;
         // Bounds cost as much as all the rest: only who is held to one pays for them.
         if request.wishes.has_slo() {
@@ -222,13 +225,15 @@ impl Decision<'_> {
         if !request.wishes.has_slo() {
             return None;
         }
+        let targeted = Targeted::of(self.fleet, request);
         let able = self.fleet.iter().filter_map(|instance| {
-            check(self.now, self.fleet, instance, request).ok()?;
+            check(self.now, self.fleet, instance, request, targeted).ok()?;
             let idle = Self::predict(
                 self.now,
                 self.fleet,
                 self.asked(request),
                 instance,
+                cached_tokens(request, instance),
                 &InstanceLoad::default(),
             )?;
             Some(request.wishes.slo_slack_s(0.0, &idle.estimate.bounds))
@@ -252,7 +257,8 @@ impl Decision<'_> {
             let output_tokens = newcomers * candidate.estimate().output_tokens;
             load.in_flight = load.in_flight.saturating_add(newcomers.ceil() as u32);
             load.pending_decode_tokens = load.pending_decode_tokens.saturating_add(output_tokens as u64);
-            let crowd = Self::predict(self.now, self.fleet, self.asked(request), instance, &load);
+            let cached = candidate.cached_tokens;
+            let crowd = Self::predict(self.now, self.fleet, self.asked(request), instance, cached, &load);
             candidate.crowded = crowd.map(|crowd| Crowded {
                 newcomers,
                 estimate: crowd.estimate,
