@@ -50,20 +50,19 @@ impl Decision<'_> {
         let mut verdicts = Verdicts::default();
         let mut saturated = false;
         let targeted = Targeted::of(self.fleet, request);
-        self.candidates.clear();
+        let leaves_full = self.late_binding && !policy.binds_late();
+        let mut candidates = std::mem::take(self.candidates);
+        candidates.clear();
         self.ruled_out.clear();
         for instance in self.fleet.iter() {
-            match self.candidate(request, targeted, tried, instance, 0) {
-                Ok(candidate) if self.late_binding && candidate.is_saturated() && !policy.binds_late() => {
-                    saturated = true;
-                }
-                Ok(candidate) => self.candidates.push(candidate),
-                Err(constraint) => {
-                    verdicts.note(constraint);
-                    self.ruled_out.push((instance.id, constraint));
-                }
+            if let Err(constraint) = self.candidate(request, targeted, tried, instance, 0, &mut candidates) {
+                verdicts.note(constraint);
+                self.ruled_out.push((instance.id, constraint));
+            } else if leaves_full && candidates.pop_if(|candidate| candidate.is_saturated()).is_some() {
+                saturated = true;
             }
         }
+        *self.candidates = candidates;
         self.stand_in_line(request, targeted, tried, &mut verdicts);
         self.crowd(request);
         if self.candidates.is_empty() {
@@ -90,6 +89,7 @@ impl Decision<'_> {
             return;
         }
         let mut in_line = std::mem::take(self.candidates);
+        let mut predicted = Vec::with_capacity(1);
         in_line.retain_mut(|candidate| {
             if !candidate.is_saturated() {
                 return true;
@@ -98,17 +98,16 @@ impl Decision<'_> {
             let Some(instance) = self.fleet.instance(candidate.instance) else {
                 return false;
             };
-            match self.candidate(request, targeted, tried, instance, share.ceil() as u32) {
-                Ok(later) => {
-                    *candidate = later;
-                    true
-                }
-                Err(constraint) => {
-                    verdicts.note(constraint);
-                    self.ruled_out.push((candidate.instance, constraint));
-                    false
-                }
+            let ahead = share.ceil() as u32;
+            if let Err(constraint) = self.candidate(request, targeted, tried, instance, ahead, &mut predicted) {
+                verdicts.note(constraint);
+                self.ruled_out.push((candidate.instance, constraint));
+                return false;
             }
+            predicted.pop().is_some_and(|later| {
+                *candidate = later;
+                true
+            })
         });
         *self.candidates = in_line;
     }
@@ -121,6 +120,7 @@ impl Decision<'_> {
         }
     }
 
+    /// Adds the candidate that an instance is to `candidates`: built in its place, for it is large.
     fn candidate(
         &self,
         request: &Request,
@@ -128,37 +128,44 @@ impl Decision<'_> {
         tried: &[InstanceId],
         instance: &Instance,
         in_line: u32,
-    ) -> Result<Candidate, Constraint> {
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<(), Constraint> {
         check(self.now, self.fleet, instance, request, targeted)?;
         if tried.contains(&instance.id) {
             return Err(Constraint::Tried);
         }
         let mut load = self.fleet.load(self.now, instance);
         load.in_flight = load.in_flight.saturating_add(in_line);
-        let candidate = Self::beside(self.now, self.fleet, self.asked(request), instance, load)?;
-        if self.left.is_some_and(|left| !left.allows(&candidate)) {
+        Self::beside(self.now, self.fleet, self.asked(request), instance, load, candidates)?;
+        if let Some(left) = self.left
+            && candidates.pop_if(|candidate| !left.allows(candidate)).is_some()
+        {
             return Err(Constraint::Budget);
         }
-        Ok(candidate)
+        Ok(())
     }
 
-    /// The candidate that an instance is beside `load`, if its prediction meets the request's wishes.
+    /// Adds the candidate that an instance is beside `load` to `candidates`, if its prediction meets the request's wishes.
     pub(crate) fn beside(
         now: Timestamp,
         fleet: &Fleet,
         asked: Asked<'_>,
         instance: &Instance,
         load: InstanceLoad,
-    ) -> Result<Candidate, Constraint> {
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<(), Constraint> {
         // `check` has looked the model up; an instance without one serves nobody.
+        let prospect = asked.prospects.with_model(instance.model).ok_or(Constraint::Model)?;
         let cached_tokens = cached_tokens(asked.request, instance);
-        let prediction = Self::predict(now, fleet, asked, instance, cached_tokens, &load).ok_or(Constraint::Model)?;
+        let prediction = Self::predict(now, fleet, asked, prospect, instance, cached_tokens, &load);
         let idle = || {
-            let idle = Self::predict(now, fleet, asked, instance, cached_tokens, &InstanceLoad::default());
-            idle.map_or(prediction.estimate.bounds, |idle| idle.estimate.bounds)
+            let idle = InstanceLoad::default();
+            Self::predict(now, fleet, asked, prospect, instance, cached_tokens, &idle)
+                .estimate
+                .bounds
         };
         check_prediction(asked.request, asked.waited_s, &prediction.estimate, idle)?;
-        Ok(Candidate {
+        candidates.push(Candidate {
             instance: instance.id,
             model: instance.model,
             load,
@@ -170,23 +177,25 @@ impl Decision<'_> {
             peers: fleet.peers(now, instance),
             crowded: None,
             prediction,
-        })
+        });
+        Ok(())
     }
 
     fn predict(
         now: Timestamp,
         fleet: &Fleet,
         asked: Asked<'_>,
+        prospect: &Prospect,
         instance: &Instance,
         cached_tokens: u32,
         load: &InstanceLoad,
-    ) -> Option<Prediction> {
+    ) -> Prediction {
         let request = asked.request;
         let Prospect {
             length,
             quality,
             forecast_output_tokens,
-        } = *asked.prospects.with_model(instance.model)?;
+        } = *prospect;
         let uncached = request.prompt_tokens.saturating_sub(cached_tokens);
         let (estimator, alone) = (&instance.estimator, &mut asked.prospects.alone());
         let mut prediction = estimator.predict_with(alone, now, uncached, length, quality, instance.price(), load);
@@ -195,7 +204,7 @@ impl Decision<'_> {
         if request.wishes.has_slo() {
             prediction.estimate.bounds = Self::bounds(now, fleet, request, instance, &prediction);
         }
-        Some(prediction)
+        prediction
     }
 
     fn bounds(
@@ -232,10 +241,11 @@ impl Decision<'_> {
                 self.now,
                 self.fleet,
                 self.asked(request),
+                self.prospects.with_model(instance.model)?,
                 instance,
                 cached_tokens(request, instance),
                 &InstanceLoad::default(),
-            )?;
+            );
             Some(request.wishes.slo_slack_s(0.0, &idle.estimate.bounds))
         });
         able.reduce(f64::max)
@@ -258,7 +268,11 @@ impl Decision<'_> {
             load.in_flight = load.in_flight.saturating_add(newcomers.ceil() as u32);
             load.pending_decode_tokens = load.pending_decode_tokens.saturating_add(output_tokens as u64);
             let cached = candidate.cached_tokens;
-            let crowd = Self::predict(self.now, self.fleet, self.asked(request), instance, cached, &load);
+            let asked = self.asked(request);
+            let crowd = self
+                .prospects
+                .with_model(instance.model)
+                .map(|prospect| Self::predict(self.now, self.fleet, asked, prospect, instance, cached, &load));
             candidate.crowded = crowd.map(|crowd| Crowded {
                 newcomers,
                 estimate: crowd.estimate,

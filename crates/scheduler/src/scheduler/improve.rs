@@ -131,6 +131,7 @@ impl Scheduler {
             .iter()
             .map(|member| Some(Prospects::of(now, &self.fleet, &self.out.get(&member.request)?.request)))
             .collect();
+        let mut tried = Vec::with_capacity(1);
         let mut at = |plan: &[InstanceId], index: usize| -> Option<Candidate> {
             let instance = self.fleet.instance(plan[index])?;
             let mut load = *loads.get(&plan[index])?;
@@ -143,7 +144,8 @@ impl Scheduler {
                 waited_s: now.secs_since(pending.arrived_at),
                 prospects: prospects.get(index)?.as_ref()?,
             };
-            let candidate = Decision::beside(now, &self.fleet, asked, instance, load).ok()?;
+            Decision::beside(now, &self.fleet, asked, instance, load, &mut tried).ok()?;
+            let candidate = tried.pop()?;
             additions.insert((index, plan[index]), added(&candidate, members[index].prompt_tokens));
             (!candidate.is_saturated()).then_some(candidate)
         };
