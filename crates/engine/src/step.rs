@@ -187,6 +187,12 @@ impl StepModel {
         }
     }
 
+    /// True where both are clones of one model: what is computed with one holds for the other.
+    #[must_use]
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Draw of all GPUs of the instance with the engine loaded and no step running.
     #[must_use]
     pub fn idle_watts(&self) -> Watts {

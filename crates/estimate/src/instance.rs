@@ -4,6 +4,7 @@ use equipoise_engine::{StepModel, StepWork};
 use equipoise_types::{Joules, Timestamp, Watts};
 use serde::{Deserialize, Serialize};
 
+use crate::alone::{AloneMemo, Step};
 use crate::slope::LoadSlope;
 use crate::split::Split;
 use crate::{Bounds, Calibration, Estimate, InstanceLoad, LengthEstimate, QualityEstimate, Regime, Residual};
@@ -113,6 +114,10 @@ impl SeenSlots {
     }
 }
 
+fn step_seconds(physics: Option<&StepModel>, seqs: u32, kv_tokens: u64) -> f64 {
+    physics.map_or(nominal::TPOT_S, |physics| physics.decode_step_seconds(seqs, kv_tokens))
+}
+
 /// Share of an instance's slots or KV memory beyond which it is hard to say when the next one gets its turn.
 const CROWDED: f64 = 0.85;
 
@@ -120,6 +125,7 @@ const CROWDED: f64 = 0.85;
 #[derive(Clone, Debug)]
 pub struct InstanceEstimator {
     physics: Option<StepModel>,
+    alone_tpot_s: f64,
     declared_slots: Option<u32>,
     seen_slots: SeenSlots,
     slope: LoadSlope,
@@ -135,6 +141,7 @@ impl InstanceEstimator {
     #[must_use]
     pub fn new(physics: Option<StepModel>, declared_slots: Option<u32>) -> Self {
         Self {
+            alone_tpot_s: step_seconds(physics.as_ref(), 1, 0),
             physics,
             declared_slots,
             seen_slots: SeenSlots::default(),
@@ -149,6 +156,7 @@ impl InstanceEstimator {
 
     /// Takes a changed declaration over and keeps what was learned.
     pub fn redeclare(&mut self, physics: Option<StepModel>, declared_slots: Option<u32>) {
+        self.alone_tpot_s = step_seconds(physics.as_ref(), 1, 0);
         self.physics = physics;
         self.declared_slots = declared_slots;
     }
@@ -167,7 +175,7 @@ impl InstanceEstimator {
     /// its tier.
     #[must_use]
     pub fn alone_tpot_s(&self) -> f64 {
-        self.step_seconds(1, 0)
+        self.alone_tpot_s
     }
 
     /// KV tokens the engine can hold, where known.
@@ -187,12 +195,29 @@ impl InstanceEstimator {
         price: PriceOfTokens,
         load: &InstanceLoad,
     ) -> Prediction {
+        let mut memo = AloneMemo::default();
+        self.predict_with(&mut memo, now, prompt_tokens, length, quality, price, load)
+    }
+
+    /// The same, with what `memo` remembers of the same request on other instances.
+    #[expect(clippy::too_many_arguments, reason = "a prediction depends on as much")]
+    #[must_use]
+    pub fn predict_with(
+        &self,
+        memo: &mut AloneMemo,
+        now: Timestamp,
+        prompt_tokens: u32,
+        length: LengthEstimate,
+        quality: QualityEstimate,
+        price: PriceOfTokens,
+        load: &InstanceLoad,
+    ) -> Prediction {
         let output = length.mean.max(1.0);
         let context = f64::from(prompt_tokens) + output / 2.0;
         let batch = load.in_flight.min(self.slots() - 1);
         // Who waits for a slot slows nobody down: that wait is counted on its own.
         let load_factor = self.load_factor(batch);
-        let base_tpot_s = self.step_seconds(batch + 1, load.kv_tokens + context as u64) * load_factor;
+        let base_tpot_s = step_seconds(self.physics.as_ref(), batch + 1, load.kv_tokens + context as u64) * load_factor;
         let prefill_s = self.prefill_seconds(prompt_tokens, load) * load_factor;
         let tpot_factor = self.tpot.factor(now);
         let ttft_factor = self.ttft.factor(now);
@@ -205,7 +230,7 @@ impl InstanceEstimator {
         let ttft_s = base_ttft_s * ttft_factor + queue_s + load.overdue_s;
         let tpot_s = base_tpot_s * tpot_factor;
         let e2e_s = ttft_s + (output - 1.0) * tpot_s;
-        let marginal = self.marginal(prompt_tokens, output, context, load);
+        let marginal = self.marginal(memo, prompt_tokens, output, context, load);
         Prediction {
             estimate: Estimate {
                 quality: quality.mean,
@@ -288,13 +313,6 @@ impl InstanceEstimator {
         }
     }
 
-    fn step_seconds(&self, seqs: u32, kv_tokens: u64) -> f64 {
-        match &self.physics {
-            Some(physics) => physics.decode_step_seconds(seqs, kv_tokens),
-            None => nominal::TPOT_S,
-        }
-    }
-
     /// Computing what is ahead and the own prompt. What is ahead in an opaque instance is in its load factor.
     fn prefill_seconds(&self, prompt_tokens: u32, load: &InstanceLoad) -> f64 {
         match &self.physics {
@@ -335,7 +353,14 @@ impl InstanceEstimator {
 
     /// What changes in the instance because of this request: its prompt's computation, its share of each step it joins, and
     /// whole steps that run for it alone.
-    fn marginal(&self, prompt_tokens: u32, output: f64, context: f64, load: &InstanceLoad) -> Marginal {
+    fn marginal(
+        &self,
+        memo: &mut AloneMemo,
+        prompt_tokens: u32,
+        output: f64,
+        context: f64,
+        load: &InstanceLoad,
+    ) -> Marginal {
         let Some(physics) = &self.physics else {
             return Marginal {
                 joules: f64::from(prompt_tokens) * nominal::JOULES_PER_PROMPT_TOKEN
@@ -345,24 +370,16 @@ impl InstanceEstimator {
         };
         let idle = physics.idle_watts().0;
         let batch = load.in_flight.min(self.slots() - 1);
-        let decode = |decode_seqs: u32, kv_tokens: u64| {
-            let cost = physics.cost(&StepWork {
-                decode_seqs,
-                kv_tokens,
-                ..StepWork::default()
-            });
-            // Idle draw is paid anyway, and kept apart.
-            (cost.seconds, cost.joules.0 - idle * cost.seconds)
-        };
-        let alone = decode(1, context as u64);
+        let alone = memo.of(physics, prompt_tokens, context as u64);
         let joined = if batch == 0 {
-            alone
+            alone.step
         } else {
-            let (with_me, beside) = (
-                decode(batch + 1, load.kv_tokens + context as u64),
-                decode(batch, load.kv_tokens),
-            );
-            ((with_me.0 - beside.0).max(0.0), (with_me.1 - beside.1).max(0.0))
+            let with_me = Step::of(physics, batch + 1, load.kv_tokens + context as u64);
+            let beside = Step::of(physics, batch, load.kv_tokens);
+            Step {
+                seconds: (with_me.seconds - beside.seconds).max(0.0),
+                joules: (with_me.joules - beside.joules).max(0.0),
+            }
         };
         // The others keep the engine stepping for about twice their mean remaining length; steps after that are mine.
         let (shared_steps, together) = if batch == 0 {
@@ -377,15 +394,13 @@ impl InstanceEstimator {
         // that is what this engine will have; then everybody's own account says the same as the whole fleet's: one more engine
         // is worth its steps' fixed part where its share in a batch of B / 2 is less than what the others gain.
         let company = (0.5 * load.company).max(1.0);
-        let pair = decode(2, 2 * context as u64);
         let own = |alone: f64, pair: f64| pair - alone + (2.0 * alone - pair) / company;
-        let prefill_s = physics.prefill_seconds(prompt_tokens.max(1), 0, 0, 0);
-        let terms = physics.energy_terms();
-        let prefill_joules = (f64::from(prompt_tokens) * terms.joules_per_prefill_token - idle * prefill_s).max(0.0);
+        let own_seconds = own(alone.step.seconds, alone.pair.seconds);
+        let own_joules = own(alone.step.joules, alone.pair.joules);
         Marginal {
-            joules: prefill_joules + shared_steps * joined.1 + own_steps * own(alone.1, pair.1),
-            idle_joules: idle * (prefill_s + shared_steps * joined.0 + own_steps * own(alone.0, pair.0)),
-            others_s: f64::from(batch) * prefill_s + together * joined.0,
+            joules: alone.prefill_joules + shared_steps * joined.joules + own_steps * own_joules,
+            idle_joules: idle * (alone.prefill_s + shared_steps * joined.seconds + own_steps * own_seconds),
+            others_s: f64::from(batch) * alone.prefill_s + together * joined.seconds,
         }
     }
 

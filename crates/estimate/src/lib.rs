@@ -5,6 +5,7 @@
 //! holds it (the fleet, one estimator per instance and one predictor per model). Does not belong here: which instance
 //! to take, and anything that knows more than one instance.
 
+mod alone;
 mod calibration;
 mod company;
 mod conformal;
@@ -16,6 +17,7 @@ mod residual;
 mod slope;
 mod split;
 
+pub use alone::AloneMemo;
 pub use calibration::{Bounds, Calibration, DEFAULT_CONFIDENCE, Regime};
 pub use company::Company;
 pub use conformal::ConformalThreshold;

@@ -2,7 +2,7 @@
 
 use equipoise_estimate::{Bounds, Estimate};
 use equipoise_fleet::{Fleet, Instance};
-use equipoise_types::Timestamp;
+use equipoise_types::{ModelId, Timestamp};
 
 use crate::{Request, Target};
 
@@ -42,6 +42,25 @@ pub enum Constraint {
 }
 
 impl Constraint {
+    /// All of them, in order.
+    pub const ALL: [Self; 15] = [
+        Self::Model,
+        Self::Gone,
+        Self::Draining,
+        Self::Unhealthy,
+        Self::Ejected,
+        Self::Tried,
+        Self::Label,
+        Self::Capability,
+        Self::Context,
+        Self::Quality,
+        Self::Cost,
+        Self::Budget,
+        Self::TooSlow,
+        Self::TooLate,
+        Self::BusyForSlo,
+    ];
+
     /// True where time alone mends it soon: waiting at the router makes sense.
     #[must_use]
     pub fn passes_soon(self) -> bool {
@@ -99,14 +118,45 @@ impl Constraint {
     }
 }
 
-/// Checks what does not need a prediction.
+/// The models that a request may go to: its target, looked up once for all instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Targeted {
+    /// Any.
+    Any,
+    /// This one; `None`: one that nobody has.
+    Only(Option<ModelId>),
+}
+
+impl Targeted {
+    /// The target of a request.
+    #[must_use]
+    pub fn of(fleet: &Fleet, request: &Request) -> Self {
+        match &request.target {
+            Target::Auto => Self::Any,
+            Target::Model(name) => Self::Only(fleet.model_id(name)),
+        }
+    }
+
+    fn includes(self, model: ModelId) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(wanted) => wanted == Some(model),
+        }
+    }
+}
+
+/// Checks what does not need a prediction. `targeted`: the target of `request`.
 ///
 /// # Errors
 /// The first constraint that is not met.
-pub fn check(now: Timestamp, fleet: &Fleet, instance: &Instance, request: &Request) -> Result<(), Constraint> {
-    if let Target::Model(name) = &request.target
-        && fleet.model(instance.model).is_none_or(|model| model.name != *name)
-    {
+pub fn check(
+    now: Timestamp,
+    fleet: &Fleet,
+    instance: &Instance,
+    request: &Request,
+    targeted: Targeted,
+) -> Result<(), Constraint> {
+    if !targeted.includes(instance.model) {
         return Err(Constraint::Model);
     }
     if !instance.present {
@@ -181,52 +231,61 @@ pub fn check_prediction(
 
 /// How many instances failed which constraint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdicts(std::collections::BTreeMap<Constraint, u32>);
+pub struct Verdicts([u32; Constraint::ALL.len()]);
 
 impl Verdicts {
     /// Counts one.
     pub fn note(&mut self, constraint: Constraint) {
-        *self.0.entry(constraint).or_default() += 1;
+        self.0[constraint as usize] += 1;
+    }
+
+    fn count(&self, constraint: Constraint) -> u32 {
+        self.0[constraint as usize]
+    }
+
+    fn any(&self, which: impl Fn(Constraint) -> bool) -> bool {
+        Constraint::ALL
+            .into_iter()
+            .any(|constraint| which(constraint) && self.count(constraint) > 0)
     }
 
     /// True where waiting may mend at least one.
     #[must_use]
     pub fn passes_soon(&self) -> bool {
-        self.0.keys().any(|constraint| constraint.passes_soon())
+        self.any(Constraint::passes_soon)
     }
 
     /// True where at least one instance would take the request if the fleet were well.
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        self.0.keys().any(|constraint| constraint.is_outage())
+        self.any(Constraint::is_outage)
     }
 
     /// True where at least one instance could have met the SLO of a request that had not waited.
     #[must_use]
     pub fn is_late(&self) -> bool {
-        self.0.contains_key(&Constraint::TooLate)
+        self.count(Constraint::TooLate) > 0
     }
 
     /// True where a tenant with more left would be served.
     #[must_use]
     pub fn any_over_budget(&self) -> bool {
-        self.0.contains_key(&Constraint::Budget)
+        self.count(Constraint::Budget) > 0
     }
 
     /// True where at least one instance has failed this very request.
     #[must_use]
     pub fn any_tried(&self) -> bool {
-        self.0.contains_key(&Constraint::Tried)
+        self.count(Constraint::Tried) > 0
     }
 
     /// In words: `2 draining or without weight, 1 unhealthy`; what serves another model is nobody's concern.
     #[must_use]
     pub fn reasons(&self) -> String {
-        let parts: Vec<String> = self
-            .0
-            .iter()
-            .filter(|(constraint, _)| **constraint != Constraint::Model)
-            .map(|(constraint, count)| format!("{count} {}", constraint.reason()))
+        let parts: Vec<String> = Constraint::ALL
+            .into_iter()
+            .filter(|constraint| *constraint != Constraint::Model && self.count(*constraint) > 0)
+            .map(|constraint| format!("{} {}", self.count(constraint), constraint.reason()))
             .collect();
         if parts.is_empty() {
             "none is registered".to_owned()

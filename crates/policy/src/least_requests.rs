@@ -24,13 +24,17 @@ impl LastChosen {
 
     /// The candidate with the least key; ties go to the one chosen longest ago.
     pub(crate) fn least(&self, candidates: &[Candidate], key: impl Fn(&Candidate) -> f64) -> usize {
-        let order = |candidate: &Candidate| (key(candidate), self.of(candidate.instance));
-        let mut best = 0;
-        let mut best_order = order(&candidates[0]);
+        let last = |index: usize| self.of(candidates[index].instance);
+        let (mut best, mut least) = (0, key(&candidates[0]));
         for (index, candidate) in candidates.iter().enumerate().skip(1) {
-            let this = order(candidate);
-            if this.0.total_cmp(&best_order.0).then(this.1.cmp(&best_order.1)).is_lt() {
-                (best, best_order) = (index, this);
+            let this = key(candidate);
+            // Ties are few: only they look up when it was.
+            if this
+                .total_cmp(&least)
+                .then_with(|| last(index).cmp(&last(best)))
+                .is_lt()
+            {
+                (best, least) = (index, this);
             }
         }
         best

@@ -29,7 +29,7 @@ use equipoise_types::{InstanceId, ModelId, RandomStream};
 pub use self::equipoise::Equipoise;
 pub use capability::{CAPABILITIES_LABEL, Capability};
 pub use decoupled::Decoupled;
-pub use filter::{Constraint, Verdicts, check, check_prediction};
+pub use filter::{Constraint, Targeted, Verdicts, check, check_prediction};
 pub use least_kv::LeastKv;
 pub use least_requests::LeastRequests;
 pub use llumnix_minus::LlumnixMinus;

@@ -23,13 +23,20 @@ pub struct Explanation {
     pub chosen: InstanceId,
     /// It went there to learn about the model, not because the policy had chosen it.
     pub explored: bool,
-    /// Who passed the hard constraints, in order of their ids, with the policy's score where it is absolute.
-    pub candidates: Vec<(Candidate, Option<f64>)>,
+    /// Who passed the hard constraints, in order of their ids.
+    pub candidates: Vec<Candidate>,
+    /// The policy's score of each, where it is absolute.
+    pub scores: Vec<Option<f64>>,
     /// Who did not, and the first constraint that stood against it.
     pub ruled_out: Vec<(InstanceId, Constraint)>,
 }
 
 impl Explanation {
+    /// The candidates with their scores.
+    pub fn scored(&self) -> impl Iterator<Item = (&Candidate, Option<f64>)> {
+        self.candidates.iter().zip(self.scores.iter().copied())
+    }
+
     fn entries(&self) -> usize {
         self.candidates.len() + self.ruled_out.len() + 1
     }
@@ -45,20 +52,18 @@ pub(crate) struct Explanations {
 }
 
 impl Explanations {
-    /// One to be filled in, without candidates and verdicts.
+    /// One to be filled in; its candidates and verdicts are what an older one left, buffers to be swapped for others.
     pub(crate) fn blank(&mut self) -> Explanation {
-        let mut blank = self.dropped.take().unwrap_or_else(|| Explanation {
+        self.dropped.take().unwrap_or_else(|| Explanation {
             decision: DecisionId(0),
             request: RequestId(0),
             at: Timestamp::ZERO,
             chosen: InstanceId(0),
             explored: false,
             candidates: Vec::new(),
+            scores: Vec::new(),
             ruled_out: Vec::new(),
-        });
-        blank.candidates.clear();
-        blank.ruled_out.clear();
-        blank
+        })
     }
 
     pub(crate) fn keep(&mut self, explanation: Explanation) {

@@ -110,13 +110,14 @@ impl Default for Outcomes {
 }
 
 impl Outcomes {
-    /// Remembers a decision; decisions come in order. `scored` are those that passed the hard constraints, with the
-    /// policy's score where it is absolute.
+    /// Remembers a decision; decisions come in order. `candidates` are those that passed the hard constraints,
+    /// `scores` the policy's where it is absolute.
     pub(crate) fn keep(
         &mut self,
         request: &Request,
         chosen: &Candidate,
-        scored: &[(Candidate, Option<f64>)],
+        candidates: &[Candidate],
+        scores: &[Option<f64>],
         policy: &dyn Policy,
     ) {
         // The score says how much quality weighs. A policy without one is measured by quality alone.
@@ -129,8 +130,9 @@ impl Outcomes {
             at(1.0).zip(at(0.0)).map_or(1.0, |(good, bad)| good - bad)
         };
         self.models.clear();
-        let of_chosen = (*chosen, policy.score(request, chosen));
-        for (candidate, score) in std::iter::once(&of_chosen).chain(scored) {
+        let of_chosen = (chosen, policy.score(request, chosen));
+        let scored = candidates.iter().zip(scores.iter().copied());
+        for (candidate, score) in std::iter::once(of_chosen).chain(scored) {
             let quality = candidate.estimate().quality;
             let rest = score.map_or(0.0, |score| score - weight * quality) as f32;
             match self.models.iter_mut().find(|entry| entry.model == candidate.model) {
@@ -264,9 +266,9 @@ mod tests {
         let request = crate::scheduler::tests::request(0);
         for decision in 0..1000_u32 {
             // One to three models, the chosen one among them by its number.
-            let models: Vec<_> = (0..=decision % 3).map(|model| (candidate(model, 0.5), None)).collect();
+            let models: Vec<_> = (0..=decision % 3).map(|model| candidate(model, 0.5)).collect();
             let chosen = candidate(decision % 3, 0.25);
-            outcomes.keep(&request, &chosen, &models, &Random);
+            outcomes.keep(&request, &chosen, &models, &vec![None; models.len()], &Random);
             assert!(outcomes.entries.len() <= 100);
         }
         assert!(outcomes.judge(DecisionId(900)).is_err(), "too long ago");

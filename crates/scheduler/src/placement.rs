@@ -3,7 +3,7 @@
 use equipoise_estimate::{Bounds, DEFAULT_CONFIDENCE, InstanceLoad, Prediction};
 use equipoise_fleet::{Fleet, Instance};
 use equipoise_policy::{
-    Candidate, Choice, Constraint, Crowded, Policy, Request, Target, Verdicts, check, check_prediction,
+    Candidate, Choice, Constraint, Crowded, Policy, Request, Target, Targeted, Verdicts, check, check_prediction,
 };
 use equipoise_types::{InstanceId, RandomStream, Timestamp};
 
@@ -49,21 +49,21 @@ impl Decision<'_> {
     ) -> Placement {
         let mut verdicts = Verdicts::default();
         let mut saturated = false;
-        self.candidates.clear();
+        let targeted = Targeted::of(self.fleet, request);
+        let leaves_full = self.late_binding && !policy.binds_late();
+        let mut candidates = std::mem::take(self.candidates);
+        candidates.clear();
         self.ruled_out.clear();
         for instance in self.fleet.iter() {
-            match self.candidate(request, tried, instance, 0) {
-                Ok(candidate) if self.late_binding && candidate.is_saturated() && !policy.binds_late() => {
-                    saturated = true;
-                }
-                Ok(candidate) => self.candidates.push(candidate),
-                Err(constraint) => {
-                    verdicts.note(constraint);
-                    self.ruled_out.push((instance.id, constraint));
-                }
+            if let Err(constraint) = self.candidate(request, targeted, tried, instance, 0, &mut candidates) {
+                verdicts.note(constraint);
+                self.ruled_out.push((instance.id, constraint));
+            } else if leaves_full && candidates.pop_if(|candidate| candidate.is_saturated()).is_some() {
+                saturated = true;
             }
         }
-        self.stand_in_line(request, tried, &mut verdicts);
+        *self.candidates = candidates;
+        self.stand_in_line(request, targeted, tried, &mut verdicts);
         self.crowd(request);
         if self.candidates.is_empty() {
             return if saturated || verdicts.passes_soon() {
@@ -82,13 +82,14 @@ impl Decision<'_> {
 
     /// Whoever waits before this request will take the next free slots: a full instance is predicted with its share of
     /// them, so that a line is not mistaken for a short wait.
-    fn stand_in_line(&mut self, request: &Request, tried: &[InstanceId], verdicts: &mut Verdicts) {
+    fn stand_in_line(&mut self, request: &Request, targeted: Targeted, tried: &[InstanceId], verdicts: &mut Verdicts) {
         let full = self.candidates.iter().filter(|candidate| candidate.is_saturated());
         let slots: f64 = full.map(|candidate| f64::from(candidate.slots)).sum();
         if self.ahead == 0 || slots <= 0.0 {
             return;
         }
         let mut in_line = std::mem::take(self.candidates);
+        let mut predicted = Vec::with_capacity(1);
         in_line.retain_mut(|candidate| {
             if !candidate.is_saturated() {
                 return true;
@@ -97,17 +98,16 @@ impl Decision<'_> {
             let Some(instance) = self.fleet.instance(candidate.instance) else {
                 return false;
             };
-            match self.candidate(request, tried, instance, share.ceil() as u32) {
-                Ok(later) => {
-                    *candidate = later;
-                    true
-                }
-                Err(constraint) => {
-                    verdicts.note(constraint);
-                    self.ruled_out.push((candidate.instance, constraint));
-                    false
-                }
+            let ahead = share.ceil() as u32;
+            if let Err(constraint) = self.candidate(request, targeted, tried, instance, ahead, &mut predicted) {
+                verdicts.note(constraint);
+                self.ruled_out.push((candidate.instance, constraint));
+                return false;
             }
+            predicted.pop().is_some_and(|later| {
+                *candidate = later;
+                true
+            })
         });
         *self.candidates = in_line;
     }
@@ -120,79 +120,91 @@ impl Decision<'_> {
         }
     }
 
+    /// Adds the candidate that an instance is to `candidates`: built in its place, for it is large.
     fn candidate(
         &self,
         request: &Request,
+        targeted: Targeted,
         tried: &[InstanceId],
         instance: &Instance,
         in_line: u32,
-    ) -> Result<Candidate, Constraint> {
-        check(self.now, self.fleet, instance, request)?;
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<(), Constraint> {
+        check(self.now, self.fleet, instance, request, targeted)?;
         if tried.contains(&instance.id) {
             return Err(Constraint::Tried);
         }
         let mut load = self.fleet.load(self.now, instance);
         load.in_flight = load.in_flight.saturating_add(in_line);
-        let candidate = Self::beside(self.now, self.fleet, self.asked(request), instance, load)?;
-        if self.left.is_some_and(|left| !left.allows(&candidate)) {
+        Self::beside(self.now, self.fleet, self.asked(request), instance, load, candidates)?;
+        if let Some(left) = self.left
+            && candidates.pop_if(|candidate| !left.allows(candidate)).is_some()
+        {
             return Err(Constraint::Budget);
         }
-        Ok(candidate)
+        Ok(())
     }
 
-    /// The candidate that an instance is beside `load`, if its prediction meets the request's wishes.
+    /// Adds the candidate that an instance is beside `load` to `candidates`, if its prediction meets the request's wishes.
     pub(crate) fn beside(
         now: Timestamp,
         fleet: &Fleet,
         asked: Asked<'_>,
         instance: &Instance,
         load: InstanceLoad,
-    ) -> Result<Candidate, Constraint> {
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<(), Constraint> {
         // `check` has looked the model up; an instance without one serves nobody.
-        let prediction = Self::predict(now, fleet, asked, instance, &load).ok_or(Constraint::Model)?;
+        let prospect = asked.prospects.with_model(instance.model).ok_or(Constraint::Model)?;
+        let cached_tokens = cached_tokens(asked.request, instance);
+        let prediction = Self::predict(now, fleet, asked, prospect, instance, cached_tokens, &load);
         let idle = || {
-            let idle = Self::predict(now, fleet, asked, instance, &InstanceLoad::default());
-            idle.map_or(prediction.estimate.bounds, |idle| idle.estimate.bounds)
+            let idle = InstanceLoad::default();
+            Self::predict(now, fleet, asked, prospect, instance, cached_tokens, &idle)
+                .estimate
+                .bounds
         };
         check_prediction(asked.request, asked.waited_s, &prediction.estimate, idle)?;
-        Ok(Candidate {
+        candidates.push(Candidate {
             instance: instance.id,
             model: instance.model,
             load,
             slots: instance.estimator.slots(),
             kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
-            cached_tokens: cached_tokens(asked.request, instance),
+            cached_tokens,
             weight: instance.weight,
             alone_tpot_s: instance.estimator.alone_tpot_s(),
             peers: fleet.peers(now, instance),
             crowded: None,
             prediction,
-        })
+        });
+        Ok(())
     }
 
     fn predict(
         now: Timestamp,
         fleet: &Fleet,
         asked: Asked<'_>,
+        prospect: &Prospect,
         instance: &Instance,
+        cached_tokens: u32,
         load: &InstanceLoad,
-    ) -> Option<Prediction> {
+    ) -> Prediction {
         let request = asked.request;
         let Prospect {
             length,
             quality,
             forecast_output_tokens,
-        } = *asked.prospects.with_model(instance.model)?;
-        let cached = cached_tokens(request, instance).min(request.prompt_tokens);
-        let uncached = request.prompt_tokens - cached;
-        let estimator = &instance.estimator;
-        let mut prediction = estimator.predict(now, uncached, length, quality, instance.price(), load);
+        } = *prospect;
+        let uncached = request.prompt_tokens.saturating_sub(cached_tokens);
+        let (estimator, alone) = (&instance.estimator, &mut asked.prospects.alone());
+        let mut prediction = estimator.predict_with(alone, now, uncached, length, quality, instance.price(), load);
         prediction.forecast_output_tokens = forecast_output_tokens;
         // Bounds cost as much as all the rest: only who is held to one pays for them.
         if request.wishes.has_slo() {
             prediction.estimate.bounds = Self::bounds(now, fleet, request, instance, &prediction);
         }
-        Some(prediction)
+        prediction
     }
 
     fn bounds(
@@ -222,15 +234,18 @@ impl Decision<'_> {
         if !request.wishes.has_slo() {
             return None;
         }
+        let targeted = Targeted::of(self.fleet, request);
         let able = self.fleet.iter().filter_map(|instance| {
-            check(self.now, self.fleet, instance, request).ok()?;
+            check(self.now, self.fleet, instance, request, targeted).ok()?;
             let idle = Self::predict(
                 self.now,
                 self.fleet,
                 self.asked(request),
+                self.prospects.with_model(instance.model)?,
                 instance,
+                cached_tokens(request, instance),
                 &InstanceLoad::default(),
-            )?;
+            );
             Some(request.wishes.slo_slack_s(0.0, &idle.estimate.bounds))
         });
         able.reduce(f64::max)
@@ -252,7 +267,12 @@ impl Decision<'_> {
             let output_tokens = newcomers * candidate.estimate().output_tokens;
             load.in_flight = load.in_flight.saturating_add(newcomers.ceil() as u32);
             load.pending_decode_tokens = load.pending_decode_tokens.saturating_add(output_tokens as u64);
-            let crowd = Self::predict(self.now, self.fleet, self.asked(request), instance, &load);
+            let cached = candidate.cached_tokens;
+            let asked = self.asked(request);
+            let crowd = self
+                .prospects
+                .with_model(instance.model)
+                .map(|prospect| Self::predict(self.now, self.fleet, asked, prospect, instance, cached, &load));
             candidate.crowded = crowd.map(|crowd| Crowded {
                 newcomers,
                 estimate: crowd.estimate,

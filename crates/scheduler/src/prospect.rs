@@ -1,7 +1,9 @@
 //! What a request is expected to get from a model, whichever of its instances answers: found once a decision, not once
 //! an instance.
 
-use equipoise_estimate::{LengthEstimate, QualityEstimate};
+use std::cell::{RefCell, RefMut};
+
+use equipoise_estimate::{AloneMemo, LengthEstimate, QualityEstimate};
 use equipoise_fleet::{Fleet, ModelState};
 use equipoise_policy::Request;
 use equipoise_types::{ModelId, Timestamp};
@@ -37,17 +39,28 @@ impl Prospect {
     }
 }
 
-/// From every model, by its id.
+/// From every model, by its id; and what the request costs alone on engines that were asked already.
 #[derive(Clone, Debug)]
-pub(crate) struct Prospects(Vec<Prospect>);
+pub(crate) struct Prospects {
+    of_models: Vec<Prospect>,
+    alone: RefCell<AloneMemo>,
+}
 
 impl Prospects {
     pub(crate) fn of(now: Timestamp, fleet: &Fleet, request: &Request) -> Self {
-        Self(fleet.models().map(|model| Prospect::of(now, request, model)).collect())
+        Self {
+            of_models: fleet.models().map(|model| Prospect::of(now, request, model)).collect(),
+            alone: RefCell::default(),
+        }
     }
 
     pub(crate) fn with_model(&self, model: ModelId) -> Option<&Prospect> {
-        self.0.get(model.index())
+        self.of_models.get(model.index())
+    }
+
+    /// To be held for one prediction.
+    pub(crate) fn alone(&self) -> RefMut<'_, AloneMemo> {
+        self.alone.borrow_mut()
     }
 }
 

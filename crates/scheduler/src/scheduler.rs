@@ -41,6 +41,8 @@ pub struct Scheduler {
     random: RandomStream,
     // Reused between decisions.
     candidates: Vec<Candidate>,
+    /// The policy's, of each candidate of a dispatch.
+    scores: Vec<Option<f64>>,
     ruled_out: Vec<(InstanceId, Constraint)>,
     explanations: Explanations,
     exploration: Exploration,
@@ -81,6 +83,7 @@ impl Scheduler {
             decisions: 0,
             random,
             candidates: Vec::new(),
+            scores: Vec::new(),
             ruled_out: Vec::new(),
             explanations: Explanations::default(),
             outcomes: Outcomes::default(),
@@ -354,7 +357,12 @@ impl Scheduler {
             explored: explored.is_some(),
             gate,
         }));
-        self.explain(now, &pending.request, candidate, explored.is_some());
+        let scored = |candidate: &Candidate| self.policy.score(request, candidate);
+        self.scores.clear();
+        self.scores.extend(self.candidates.iter().map(scored));
+        let (candidates, scores) = (&self.candidates, &self.scores);
+        self.outcomes
+            .keep(request, candidate, candidates, scores, self.policy.as_ref());
         pending.gated = gate.map(|gate| Gated {
             gate,
             decision,
@@ -368,21 +376,21 @@ impl Scheduler {
         if self.improving {
             self.note_member(id, candidate, score, movable);
         }
+        self.explain(now, id, candidate.instance, explored.is_some());
         self.decisions += 1;
     }
 
-    fn explain(&mut self, now: Timestamp, request: &Request, chosen: &Candidate, explored: bool) {
+    /// The last of a decision: what it looked at goes into its explanation.
+    fn explain(&mut self, now: Timestamp, request: RequestId, chosen: InstanceId, explored: bool) {
         let mut explanation = self.explanations.blank();
         explanation.decision = DecisionId(self.decisions);
-        explanation.request = request.id;
+        explanation.request = request;
         explanation.at = now;
-        explanation.chosen = chosen.instance;
+        explanation.chosen = chosen;
         explanation.explored = explored;
-        let scored = |candidate: &Candidate| (*candidate, self.policy.score(request, candidate));
-        explanation.candidates.extend(self.candidates.iter().map(scored));
-        explanation.ruled_out.extend_from_slice(&self.ruled_out);
-        let scored = &explanation.candidates;
-        self.outcomes.keep(request, chosen, scored, self.policy.as_ref());
+        std::mem::swap(&mut explanation.candidates, &mut self.candidates);
+        std::mem::swap(&mut explanation.scores, &mut self.scores);
+        std::mem::swap(&mut explanation.ruled_out, &mut self.ruled_out);
         self.explanations.keep(explanation);
     }
 

@@ -20,8 +20,7 @@ pub(crate) fn json(scheduler: &Scheduler, name: &str, explanation: &Explanation)
             .map_or_else(|| id.to_string(), |i| i.spec.name.clone())
     };
     let candidates: Vec<Value> = explanation
-        .candidates
-        .iter()
+        .scored()
         .map(|(candidate, score)| {
             let estimate = candidate.estimate();
             // Of those that no SLO was held against, nothing was bounded.

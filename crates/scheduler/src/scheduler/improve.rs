@@ -48,12 +48,12 @@ impl Scheduler {
     /// Notes a dispatch of the batch. `movable`: its place is the policy's own choice.
     pub(super) fn note_member(&mut self, request: RequestId, chosen: &Candidate, score: Option<f64>, movable: bool) {
         let Some(pending) = self.out.get(&request) else { return };
+        let prompt_tokens = pending.request.prompt_tokens;
         let mut best: SmallVec<[(f64, InstanceId); ALTERNATIVES]> = SmallVec::new();
         if movable && score.is_some() {
-            for candidate in self.candidates.iter().filter(|other| other.instance != chosen.instance) {
-                let Some(score) = self.policy.score(&pending.request, candidate) else {
-                    break;
-                };
+            let scored = self.candidates.iter().zip(&self.scores);
+            for (candidate, score) in scored.filter(|(other, _)| other.instance != chosen.instance) {
+                let Some(score) = *score else { break };
                 let place = best.iter().position(|(least, _)| score > *least).unwrap_or(best.len());
                 if place < ALTERNATIVES {
                     best.truncate(ALTERNATIVES - 1);
@@ -67,7 +67,6 @@ impl Scheduler {
             alternatives: best.into_iter().map(|(_, instance)| instance).collect(),
         };
         let decision = DecisionId(self.decisions);
-        let prompt_tokens = pending.request.prompt_tokens;
         self.members.push(Member {
             request,
             decision,
@@ -132,6 +131,7 @@ impl Scheduler {
             .iter()
             .map(|member| Some(Prospects::of(now, &self.fleet, &self.out.get(&member.request)?.request)))
             .collect();
+        let mut tried = Vec::with_capacity(1);
         let mut at = |plan: &[InstanceId], index: usize| -> Option<Candidate> {
             let instance = self.fleet.instance(plan[index])?;
             let mut load = *loads.get(&plan[index])?;
@@ -144,7 +144,8 @@ impl Scheduler {
                 waited_s: now.secs_since(pending.arrived_at),
                 prospects: prospects.get(index)?.as_ref()?,
             };
-            let candidate = Decision::beside(now, &self.fleet, asked, instance, load).ok()?;
+            Decision::beside(now, &self.fleet, asked, instance, load, &mut tried).ok()?;
+            let candidate = tried.pop()?;
             additions.insert((index, plan[index]), added(&candidate, members[index].prompt_tokens));
             (!candidate.is_saturated()).then_some(candidate)
         };

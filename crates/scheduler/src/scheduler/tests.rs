@@ -449,9 +449,8 @@ fn a_decision_is_explained_afterwards() {
     let explanation = stage.scheduler.explanation(dispatch.decision).expect("kept");
     assert_eq!((explanation.request, explanation.chosen), (RequestId(7), InstanceId(0)));
     let scores: Vec<_> = explanation
-        .candidates
-        .iter()
-        .map(|(candidate, score)| (candidate.instance, *score))
+        .scored()
+        .map(|(candidate, score)| (candidate.instance, score))
         .collect();
     assert_eq!(scores, [(InstanceId(0), dispatch.score)]);
     let ruled_out = [
