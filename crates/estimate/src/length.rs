@@ -15,6 +15,8 @@ const DEFAULT_MEAN_TOKENS: f64 = 211.0;
 /// Spread of the prior: quantiles at these multiples of the mean, those of a log-normal with sigma 0.8
 /// (the Azure trace's answers fit 0.78).
 const PRIOR_MULTIPLES: [f64; 8] = [0.21, 0.36, 0.50, 0.65, 0.82, 1.08, 1.48, 2.48];
+/// Of its logarithm, natural.
+const PRIOR_SIGMA: f64 = 0.8;
 
 /// Expected answer length of a request, tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -94,7 +96,14 @@ impl LengthPredictor {
         for multiple in PRIOR_MULTIPLES {
             lengths.observe_weighted(mean * multiple / scale, PRIOR_WEIGHT / PRIOR_MULTIPLES.len() as f64);
         }
-        let current = Self::read(&lengths, mean);
+        // Eight points know no tail: the distribution that they stand for does.
+        let median = mean * (-0.5 * PRIOR_SIGMA * PRIOR_SIGMA).exp();
+        let current = LengthEstimate {
+            mean: lengths.mean().unwrap_or(mean),
+            p50: median,
+            p90: median * (PRIOR_SIGMA * Z90).exp(),
+            limit: None,
+        };
         Self {
             lengths,
             current,
