@@ -30,6 +30,7 @@ fn prediction(id: u64) -> Prediction {
         forecast_output_tokens: None,
         in_flight: 0,
         load_factor: 1.0,
+        length: equipoise_estimate::LengthEstimate::default(),
         regime: Default::default(),
     }
 }

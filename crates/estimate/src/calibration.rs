@@ -11,7 +11,7 @@
 use equipoise_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Estimate, Prediction};
+use crate::{Estimate, Observation, Prediction};
 
 /// Errors are counted in this many bins...
 const BINS: usize = 104;
@@ -131,13 +131,18 @@ fn prior_tail(error: f64, scale: f64) -> f64 {
     if error < 0.0 { 1.0 - tail } else { tail }
 }
 
-/// The factor that observed over predicted stays below with `confidence`.
-fn quantile_factor(now: Timestamp, own: &Errors, tier: &Errors, prior_scale: f64, confidence: f64) -> f64 {
+/// What log(observed / predicted) stays below with `confidence`.
+fn quantile(now: Timestamp, own: &Errors, tier: &Errors, prior_scale: f64, confidence: f64) -> f64 {
     let own_fade = own.fade(now);
     let own_total = own.total * own_fade;
     let tier_total = tier.total * tier.fade(now);
     let prior = (PRIOR_WEIGHT * PRIOR_WEIGHT / (PRIOR_WEIGHT + own_total + tier_total)).max(1.0) + f64::from(own.open);
     let tier_weight = tier_total.min(TIER_WEIGHT);
+    // Of a tier's requests, too, the quick ones answer first.
+    let tier_open = f64::from(tier.open);
+    let tier_seen = tier.total / (tier.total + tier_open).max(f64::MIN_POSITIVE);
+    let prior = prior + tier_weight * (1.0 - tier_seen);
+    let tier_weight = tier_weight * tier_seen;
     let tier_scale = if tier.total > 0.0 {
         tier_weight / tier.total
     } else {
@@ -160,12 +165,18 @@ fn quantile_factor(now: Timestamp, own: &Errors, tier: &Errors, prior_scale: f64
         let odds = (0.5 * prior / allowed.max(f64::MIN_POSITIVE)).cbrt() - 1.0;
         edge = top.max(prior_scale * odds).min(20.0);
     }
-    let shift = if own.total > 0.0 {
-        own.shift * own_fade
-    } else {
-        tier.shift * tier.fade(now)
-    };
-    (edge + shift).exp()
+    edge
+}
+
+/// What misses have moved the bounds by.
+fn shift(now: Timestamp, own: &Errors, tier: &Errors) -> f64 {
+    let of = |errors: &Errors| errors.shift * errors.fade(now);
+    if own.total > 0.0 { of(own) } else { of(tier) }
+}
+
+/// The time to the last token of a prediction, were its answer so long.
+fn e2e_seconds(estimate: &Estimate, output_tokens: f64) -> f64 {
+    estimate.ttft_s + (output_tokens - 1.0).max(0.0) * estimate.tpot_s
 }
 
 /// How far predictions of one instance, or of all instances of a tier, were off. Constant memory.
@@ -185,36 +196,51 @@ const fn ttft_prior(regime: Regime) -> f64 {
     }
 }
 
-/// Scale of the prior of errors of the end-to-end time: most of it is the answer's length, of which nobody knows more
-/// than its distribution (a log-normal of deviation 0.7 has its 95 % quantile at e^0.9 means).
-const E2E_PRIOR: f64 = 0.8;
+/// Scale of the prior of errors of the end-to-end time once the answer's length is known: the batch that a request joins
+/// is not the one that it leaves.
+const E2E_PRIOR: f64 = 0.7;
 
 impl Calibration {
-    /// Bounds of times predicted as `ttft_s` and `e2e_s`, from an instance's own errors and its tier's. Never negative,
-    /// never below a bound of less confidence.
+    /// Bounds of what was predicted, from an instance's own errors and its tier's. Never negative, never below a bound of
+    /// less confidence.
+    ///
+    /// How long an answer will be and how fast it will come are told apart: lengths differ tenfold, are the same everywhere,
+    /// and are known for a model long before an instance's speed is; speed is learned from short answers as well as from
+    /// long ones. Their logarithms add up, each its own median, and their deviations from that as independent ones do.
     #[must_use]
-    pub fn bounds(
-        &self,
-        tier: &Self,
-        now: Timestamp,
-        regime: Regime,
-        (ttft_s, e2e_s): (f64, f64),
-        confidence: f64,
-    ) -> Bounds {
+    pub fn bounds(&self, tier: &Self, now: Timestamp, prediction: &Prediction, confidence: f64) -> Bounds {
         let confidence = if confidence > 0.0 && confidence < 1.0 {
             confidence
         } else {
             DEFAULT_CONFIDENCE
         };
-        let at = regime as usize;
-        let factor = |own: &[Errors; REGIMES], tier: &[Errors; REGIMES], prior| {
-            quantile_factor(now, &own[at], &tier[at], prior, confidence)
+        let Prediction {
+            estimate,
+            length,
+            regime,
+            ..
+        } = prediction;
+        let at = *regime as usize;
+        let (own, others) = (&self.ttft[at], &tier.ttft[at]);
+        let edge = quantile(now, own, others, ttft_prior(*regime), confidence);
+        let ttft_s = estimate.ttft_s * (edge + shift(now, own, others)).exp();
+        let (own, others) = (&self.e2e[at], &tier.e2e[at]);
+        let speed = |confidence| quantile(now, own, others, E2E_PRIOR, confidence);
+        let (middle, edge) = (speed(0.5), speed(confidence));
+        let (middle_s, long_s) = if length.p50 > 0.0 {
+            let seconds = |share| e2e_seconds(estimate, length.quantile(share));
+            (seconds(0.5), seconds(confidence))
+        } else {
+            (estimate.e2e_s, estimate.e2e_s)
         };
-        let ttft_s = ttft_s * factor(&self.ttft, &tier.ttft, ttft_prior(regime));
+        // A ratio of nothing to nothing has no spread.
+        let by_length = (long_s / middle_s.max(f64::MIN_POSITIVE)).max(f64::MIN_POSITIVE).ln();
+        let beyond = (edge - middle).hypot(by_length).copysign(confidence - 0.5);
+        let e2e_s = middle_s * (middle + beyond + shift(now, own, others)).exp();
         Bounds {
             confidence,
             ttft_s,
-            e2e_s: (e2e_s * factor(&self.e2e, &tier.e2e, E2E_PRIOR)).max(ttft_s),
+            e2e_s: e2e_s.max(ttft_s),
         }
     }
 
@@ -240,15 +266,17 @@ impl Calibration {
         self.ttft[prediction.regime as usize].learn(now, ttft_s, said_s, (bounds.ttft_s, bounds.confidence));
     }
 
-    /// Learns from a last token that came `e2e_s` after dispatch; `first_token`: its first one was seen before.
-    pub fn observe_answer(&mut self, now: Timestamp, prediction: &Prediction, e2e_s: f64, first_token: bool) {
-        if !first_token {
+    /// Learns from an answer that has ended.
+    pub fn observe_answer(&mut self, now: Timestamp, prediction: &Prediction, observation: &Observation) {
+        if observation.ttft_s.is_none() {
             self.ttft[prediction.regime as usize].close();
         }
-        let Estimate {
-            e2e_s: said_s, bounds, ..
-        } = prediction.estimate;
-        self.e2e[prediction.regime as usize].learn(now, e2e_s, said_s, (bounds.e2e_s, bounds.confidence));
+        let Estimate { e2e_s, bounds, .. } = prediction.estimate;
+        let said_s = observation
+            .output_tokens
+            .map_or(e2e_s, |tokens| e2e_seconds(&prediction.estimate, f64::from(tokens)));
+        let bound = (bounds.e2e_s, bounds.confidence);
+        self.e2e[prediction.regime as usize].learn(now, observation.e2e_s, said_s, bound);
     }
 }
 

@@ -58,6 +58,9 @@ pub struct Prediction {
     pub in_flight: u32,
     /// What these are taken to stretch an opaque instance's times by, part of the base; 1 where physics is known.
     pub load_factor: f64,
+    /// How long the answer may be: most of what is not known of the time to its last token.
+    #[serde(default)]
+    pub length: LengthEstimate,
     /// What the instance was busy with.
     #[serde(default)]
     pub regime: Regime,
@@ -256,6 +259,7 @@ impl InstanceEstimator {
             forecast_output_tokens: None,
             in_flight: batch,
             load_factor,
+            length,
             regime: self.regime(load, queue_s, base_ttft_s),
         }
     }
@@ -284,9 +288,7 @@ impl InstanceEstimator {
     /// What the times of a prediction stay below with `confidence`; an instance with few observations borrows its tier's.
     #[must_use]
     pub fn bounds(&self, tier: &Calibration, now: Timestamp, prediction: &Prediction, confidence: f64) -> Bounds {
-        let estimate = &prediction.estimate;
-        let times = (estimate.ttft_s, estimate.e2e_s);
-        self.calibration.bounds(tier, now, prediction.regime, times, confidence)
+        self.calibration.bounds(tier, now, prediction, confidence)
     }
 
     /// A request was sent there.
@@ -411,9 +413,7 @@ impl InstanceEstimator {
             .map_or(prediction.estimate.output_tokens, f64::from)
             .max(1.0);
         let further = output - 1.0;
-        let seen = observation.ttft_s.is_some();
-        self.calibration
-            .observe_answer(now, prediction, observation.e2e_s, seen);
+        self.calibration.observe_answer(now, prediction, observation);
         // The wait for a slot was predicted on its own: what it explains is not the engine's speed. Where it was
         // overrated, a tenth of the time remains to learn from.
         let own_s = |seconds: f64| (seconds - prediction.estimate.queue_s).max(0.1 * seconds);

@@ -352,11 +352,15 @@ impl Fleet {
             let model = self.instances.get(instance.index()).map(|instance| instance.model);
             if let Some((_, model)) = model.and_then(|model| self.models.get_index_mut(model.index())) {
                 model.company.observe(now, prediction.in_flight);
+                model.length.sent();
             }
             self.note_in_flight(now, instance);
             if let Some(instance) = self.instances.get_mut(instance.index()) {
                 instance.estimator.sent(&prediction);
                 instance.peers.dispatched(now);
+                if let Some((_, tier)) = self.calibrations.get_index_mut(instance.tier) {
+                    tier.sent(&prediction);
+                }
             }
         }
         booked
@@ -392,6 +396,7 @@ impl Fleet {
     /// A booked request was answered in full: releases it and learns from it.
     pub fn finished(&mut self, now: Timestamp, request: RequestId, output_tokens: Option<u32>) -> Option<Released> {
         let booking = self.release(now, request)?;
+        self.length_closed(booking.instance);
         let output_tokens = output_tokens.or((booking.output_tokens > 0).then_some(booking.output_tokens));
         let observation = Observation {
             ttft_s: booking
@@ -408,8 +413,7 @@ impl Fleet {
             .answered(observation.ttft_s.unwrap_or(observation.e2e_s), observation.e2e_s);
         instance.estimator.observe(now, &booking.prediction, &observation);
         if let Some((_, tier)) = self.calibrations.get_index_mut(instance.tier) {
-            let seen = observation.ttft_s.is_some();
-            tier.observe_answer(now, &booking.prediction, observation.e2e_s, seen);
+            tier.observe_answer(now, &booking.prediction, &observation);
         }
         if let (Some(tokens), Some((_, model))) = (output_tokens, self.models.get_index_mut(instance.model.index())) {
             model.length.observe(tokens);
@@ -420,12 +424,23 @@ impl Fleet {
         Some(booking)
     }
 
+    fn length_closed(&mut self, instance: InstanceId) {
+        let model = self.instances.get(instance.index()).map(|instance| instance.model);
+        if let Some((_, model)) = model.and_then(|model| self.models.get_index_mut(model.index())) {
+            model.length.closed();
+        }
+    }
+
     /// A booked request ended without an answer; `blame` the instance where it is at fault.
     pub fn abandoned(&mut self, now: Timestamp, request: RequestId, blame: bool) -> Option<Released> {
         let booking = self.release(now, request)?;
+        self.length_closed(booking.instance);
         let instance = &mut self.instances[booking.instance.index()];
         let seen = booking.first_token_at.is_some() && !booking.silent;
         instance.estimator.withdrawn(&booking.prediction, seen);
+        if let Some((_, tier)) = self.calibrations.get_index_mut(instance.tier) {
+            tier.withdrawn(&booking.prediction, seen);
+        }
         if blame {
             instance.health.failed(now);
         }

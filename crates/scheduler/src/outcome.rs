@@ -252,6 +252,7 @@ mod tests {
                 forecast_output_tokens: None,
                 in_flight: 0,
                 load_factor: 1.0,
+                length: equipoise_estimate::LengthEstimate::default(),
                 regime: Default::default(),
             },
         }

@@ -27,7 +27,23 @@ fn prediction(regime: Regime, said_s: f64, bounds: Bounds) -> Prediction {
         forecast_output_tokens: None,
         in_flight: 0,
         load_factor: 1.0,
+        length: crate::LengthEstimate::default(),
         regime,
+    }
+}
+
+fn times(regime: Regime, (ttft_s, e2e_s): (f64, f64)) -> Prediction {
+    let mut times = prediction(regime, ttft_s, Bounds::default());
+    times.estimate.e2e_s = e2e_s;
+    times
+}
+
+/// An answer of unknown length.
+fn answered(e2e_s: f64) -> Observation {
+    Observation {
+        ttft_s: Some(e2e_s),
+        e2e_s,
+        output_tokens: None,
     }
 }
 
@@ -38,7 +54,7 @@ fn coverage(confidence: f64, from: usize, of: usize, mut drawn: impl FnMut(usize
     let mut held = 0;
     for index in 0..of {
         let now = Timestamp::from_secs_f64(index as f64 * 0.1);
-        let bounds = own.bounds(&tier, now, Regime::Busy, (1.0, 1.0), confidence);
+        let bounds = own.bounds(&tier, now, &times(Regime::Busy, (1.0, 1.0)), confidence);
         let said = prediction(Regime::Busy, 1.0, bounds);
         let observed = drawn(index);
         own.sent(&said);
@@ -80,13 +96,13 @@ fn drift_and_jumps_are_followed() {
 fn a_cold_start_is_safe_and_a_tier_is_borrowed_from() {
     let now = Timestamp::from_secs_f64(9.0);
     let (cold, mut tier) = (Calibration::default(), Calibration::default());
-    let first = cold.bounds(&tier, now, Regime::Idle, (1.0, 1.0), 0.95);
+    let first = cold.bounds(&tier, now, &times(Regime::Idle, (1.0, 1.0)), 0.95);
     assert!(first.ttft_s > 1.25 && first.ttft_s < 2.0, "{first:?}");
     let said = prediction(Regime::Idle, 1.0, first);
     for _ in 0..100 {
         tier.observe_first_token(now, &said, 1.01);
     }
-    let borrowed = cold.bounds(&tier, now, Regime::Idle, (1.0, 1.0), 0.95);
+    let borrowed = cold.bounds(&tier, now, &times(Regime::Idle, (1.0, 1.0)), 0.95);
     assert!(borrowed.ttft_s < first.ttft_s, "{borrowed:?}");
     // Nobody is condemned for ever: the bound goes back to the prior's.
     let mut slow = Calibration::default();
@@ -96,7 +112,7 @@ fn a_cold_start_is_safe_and_a_tier_is_borrowed_from() {
     let after = |seconds: f64| {
         let at = Timestamp::from_secs_f64(9.0 + seconds);
         let none = Calibration::default();
-        slow.bounds(&none, at, Regime::Idle, (1.0, 1.0), 0.95).ttft_s
+        slow.bounds(&none, at, &times(Regime::Idle, (1.0, 1.0)), 0.95).ttft_s
     };
     assert!(
         after(0.0) > 19.0 && after(3000.0) < 2.0,
@@ -110,15 +126,15 @@ fn a_cold_start_is_safe_and_a_tier_is_borrowed_from() {
 fn the_quick_ones_do_not_speak_for_those_that_still_run() {
     let now = Timestamp::from_secs_f64(9.0);
     let tier = Calibration::default();
-    let bound = |own: &Calibration| own.bounds(&tier, now, Regime::Busy, (0.1, 1.0), 0.95).e2e_s;
+    let bound = |own: &Calibration| own.bounds(&tier, now, &times(Regime::Busy, (0.1, 1.0)), 0.95).e2e_s;
     let (mut all, mut some) = (Calibration::default(), Calibration::default());
     let said = prediction(Regime::Busy, 1.0, Bounds::default());
     for _ in 0..100 {
         some.sent(&said);
     }
     for _ in 0..50 {
-        some.observe_answer(now, &said, 0.5, true);
-        all.observe_answer(now, &said, 0.5, true);
+        some.observe_answer(now, &said, &answered(0.5));
+        all.observe_answer(now, &said, &answered(0.5));
     }
     assert!(bound(&some) > 1.3 * bound(&all), "{} {}", bound(&some), bound(&all));
     for _ in 0..50 {
@@ -138,13 +154,13 @@ proptest! {
         let (mut own, mut tier) = (Calibration::default(), Calibration::default());
         for (index, seconds) in observed.iter().enumerate() {
             let now = Timestamp::from_secs_f64(index as f64);
-            let bounds = own.bounds(&tier, now, Regime::Strained, (1.0, 1.0), one);
+            let bounds = own.bounds(&tier, now, &times(Regime::Strained, (1.0, 1.0)), one);
             let said = prediction(Regime::Strained, 1.0, bounds);
             own.observe_first_token(now, &said, *seconds);
-            tier.observe_answer(now, &said, *seconds, true);
+            tier.observe_answer(now, &said, &answered(*seconds));
         }
         let now = Timestamp::from_secs_f64(observed.len() as f64 + later);
-        let at = |confidence| own.bounds(&tier, now, Regime::Strained, (ttft_s, ttft_s + more_s), confidence);
+        let at = |confidence| own.bounds(&tier, now, &times(Regime::Strained, (ttft_s, ttft_s + more_s)), confidence);
         let (low, high) = (at(one.min(other)), at(one.max(other)));
         prop_assert!(low.ttft_s <= high.ttft_s && low.e2e_s <= high.e2e_s, "{:?} {:?}", low, high);
         prop_assert!(low.ttft_s >= 0.0 && low.ttft_s <= low.e2e_s && high.e2e_s.is_finite(), "{:?} {:?}", low, high);

@@ -27,6 +27,7 @@ fn prediction(output_tokens: f64) -> Prediction {
         forecast_output_tokens: None,
         in_flight: 0,
         load_factor: 1.0,
+        length: equipoise_estimate::LengthEstimate::default(),
         regime: Default::default(),
     }
 }

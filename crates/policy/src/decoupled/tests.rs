@@ -91,6 +91,7 @@ fn the_dispatcher_sees_one_model_only() {
                 forecast_output_tokens: None,
                 in_flight,
                 load_factor: 1.0,
+                length: equipoise_estimate::LengthEstimate::default(),
                 regime: Default::default(),
             },
         }

@@ -42,6 +42,7 @@ fn candidate(id: u32, quality: f64, e2e_s: f64, joules: f64, cost_usd: f64, in_f
             forecast_output_tokens: None,
             in_flight: 0,
             load_factor: 1.0,
+            length: equipoise_estimate::LengthEstimate::default(),
             regime: Default::default(),
         },
     }

@@ -89,6 +89,7 @@ fn cluster(load: InstanceLoad) -> (Vec<Candidate>, Vec<String>) {
                     forecast_output_tokens: None,
                     in_flight: 0,
                     load_factor: 1.0,
+                    length: equipoise_estimate::LengthEstimate::default(),
                     regime: Default::default(),
                 },
             });
