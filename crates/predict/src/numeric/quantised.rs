@@ -88,21 +88,11 @@ impl Quantised {
 
     /// The inner product of a row with a vector.
     pub(crate) fn dot_row(&self, row: usize, vector: &Rounded) -> f32 {
-        const LANES: usize = 8;
-        let codes = self.codes(row);
-        let mut sums = [0_i32; LANES];
-        let (code_chunks, chunks) = (codes.chunks_exact(LANES), vector.codes.chunks_exact(LANES));
-        let mut rest = 0;
-        for (&code, &value) in code_chunks.remainder().iter().zip(chunks.remainder()) {
-            rest += i32::from(code) * i32::from(value);
-        }
-        for (codes, values) in code_chunks.zip(chunks) {
-            for lane in 0..LANES {
-                sums[lane] += i32::from(i16::from(codes[lane])) * i32::from(values[lane]);
-            }
-        }
+        // One plain sum: integers may be added in any order, so the compiler multiplies and adds neighbouring pairs at once.
+        let products = self.codes(row).iter().zip(&vector.codes);
+        let sum: i32 = products.map(|(&code, &value)| i32::from(code) * i32::from(value)).sum();
         #[expect(clippy::cast_precision_loss, reason = "a sum of a few hundred products of 19 bits")]
-        let sum = (rest + sums.iter().sum::<i32>()) as f32;
+        let sum = sum as f32;
         sum * self.steps[row] * vector.step
     }
 

@@ -94,7 +94,7 @@ impl Neighbours {
         (0..self.vectors.rows()).step_by(step).map(|row| self.vectors.row(row))
     }
 
-    /// The `count` nearest prompts of the `probes` nearest lists, each with its cosine distance, nearest first.
+    /// The `count` nearest prompts of the `probes` nearest lists, each with its cosine distance (no less than 0), nearest first.
     fn search(&self, vector: &[f32], count: usize, probes: usize) -> Vec<(f32, u32)> {
         let mut lists: Vec<(f32, usize)> = self
             .centres
@@ -106,40 +106,50 @@ impl Neighbours {
             lists.select_nth_unstable_by(probes, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             lists.truncate(probes);
         }
+        let prompts = |list: usize| if list == 0 { 0 } else { self.ends[list - 1] }..self.ends[list];
         let rounded = Rounded::of(vector);
-        let mut found = Vec::new();
-        for (_, list) in lists {
-            let start = if list == 0 { 0 } else { self.ends[list - 1] };
-            for prompt in start..self.ends[list] {
-                found.push((1.0 - self.vectors.dot_row(prompt as usize, &rounded), prompt));
-            }
+        // The distance above the prompt in one number: bits of a float that is not negative are in its order.
+        let mut found: Vec<u64> = Vec::with_capacity(lists.iter().map(|&(_, list)| prompts(list).len()).sum());
+        for &(_, list) in &lists {
+            found.extend(prompts(list).map(|prompt| {
+                let distance = (1.0 - self.vectors.dot_row(prompt as usize, &rounded)).max(0.0);
+                u64::from(distance.to_bits()) << 32 | u64::from(prompt)
+            }));
         }
-        let nearer = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
         if count < found.len() {
-            found.select_nth_unstable_by(count, nearer);
+            found.select_nth_unstable(count);
             found.truncate(count);
         }
-        found.sort_unstable_by(nearer);
-        found
+        found.sort_unstable();
+        #[expect(clippy::cast_possible_truncation, reason = "two halves of 32 bits")]
+        let parts = |key: u64| (f32::from_bits((key >> 32) as u32), key as u32);
+        found.into_iter().map(parts).collect()
     }
 
     /// Per model the votes of the `count` nearest prompts, each weighing `(nearest + softness) / (distance + softness)`.
     pub(crate) fn votes(&self, vector: &[f32], count: usize, probes: usize, softness: f64) -> Vec<Votes> {
-        let mut votes = vec![Votes::default(); self.models];
+        // Sums apart, and no branch on what is graded, so that several models are summed at once.
+        let mut weights = vec![0.0_f32; self.models];
+        let mut goods = vec![0.0_f32; self.models];
         let found = self.search(vector, count, probes);
         let softened = |distance: f32| f64::from(distance).max(0.0) + softness;
         let nearest = found.first().map_or(1.0, |&(distance, _)| softened(distance));
         for (distance, prompt) in found {
-            let weight = nearest / softened(distance);
+            #[expect(clippy::cast_possible_truncation, reason = "at most one; summed in single precision")]
+            let weight = (nearest / softened(distance)) as f32;
             let grades = &self.grades[prompt as usize * self.models..(prompt as usize + 1) * self.models];
-            for (vote, &grade) in votes.iter_mut().zip(grades) {
-                if grade != UNGRADED {
-                    vote.weight += weight;
-                    vote.good += weight * f64::from(grade) / GRADE_STEPS;
-                }
+            for ((to_weight, to_good), &grade) in weights.iter_mut().zip(&mut goods).zip(grades) {
+                let weight = if grade == UNGRADED { 0.0 } else { weight };
+                *to_weight += weight;
+                *to_good += weight * f32::from(grade);
             }
         }
-        votes
+        let sums = weights.into_iter().zip(goods);
+        sums.map(|(weight, good)| Votes {
+            weight: f64::from(weight),
+            good: f64::from(good) / GRADE_STEPS,
+        })
+        .collect()
     }
 
     pub(crate) fn write(&self, writer: &mut Writer) {

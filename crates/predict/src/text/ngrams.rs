@@ -21,6 +21,8 @@ fn mix(mut hash: u64) -> u64 {
 /// Counts into a dense table, one half for words, one for byte n-grams.
 struct Counter {
     counts: Vec<i16>,
+    /// A bit per bucket that was counted into: most never are, and looking at all of them is slow.
+    touched: Vec<u64>,
     /// Buckets of one half less one; a power of two less one.
     mask: u32,
 }
@@ -30,6 +32,7 @@ impl Counter {
         let hash = mix(hash);
         let bucket = ((hash >> 32) as u32 & self.mask) + half * (self.mask + 1);
         let sign = if hash & 1 == 0 { 1 } else { -1 };
+        self.touched[bucket as usize / 64] |= 1 << (bucket % 64);
         let count = &mut self.counts[bucket as usize];
         *count = count.saturating_add(sign);
     }
@@ -68,6 +71,22 @@ impl Counter {
             }
         }
     }
+
+    fn into_ngrams(self) -> Ngrams {
+        let distinct: u32 = self.touched.iter().map(|bits| bits.count_ones()).sum();
+        let mut ngrams = Ngrams::with_capacity(distinct as usize);
+        for (first, mut bits) in (0_u32..).step_by(64).zip(self.touched) {
+            while bits != 0 {
+                let bucket = first + bits.trailing_zeros();
+                let count = self.counts[bucket as usize];
+                if count != 0 {
+                    ngrams.push((bucket, f32::from(count)));
+                }
+                bits &= bits - 1;
+            }
+        }
+        ngrams
+    }
 }
 
 /// The n-grams of `text` in `2 << half_bits` buckets.
@@ -75,6 +94,7 @@ pub(crate) fn count_ngrams(text: &str, half_bits: u32) -> Ngrams {
     let half = 1_u32 << half_bits;
     let mut counter = Counter {
         counts: vec![0; 2 * half as usize],
+        touched: vec![0; (2 * half as usize).div_ceil(64)],
         mask: half - 1,
     };
     let (head, tail) = read_window(text);
@@ -82,11 +102,7 @@ pub(crate) fn count_ngrams(text: &str, half_bits: u32) -> Ngrams {
         counter.words(part);
         counter.bytes(part);
     }
-    (0..)
-        .zip(counter.counts)
-        .filter(|&(_, count)| count != 0)
-        .map(|(bucket, count)| (bucket, f32::from(count)))
-        .collect()
+    counter.into_ngrams()
 }
 
 #[cfg(test)]

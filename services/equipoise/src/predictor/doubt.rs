@@ -69,8 +69,9 @@ pub(super) fn leads(
 pub(super) struct Spread {
     /// Mean of `quality_sd`.
     pub(super) stated: f64,
-    /// Root mean square of half the difference between two predictors, of which neither saw a prompt of the other: the error
-    /// of their mean that is due to which prompts were seen.
+    /// Root mean square of the difference over √2 between two predictors, of which neither saw a prompt of the other: the
+    /// deviation of one of them that is due to which prompts were seen. Two errors that are independent and of variance σ²
+    /// differ by 2σ².
     pub(super) found: f64,
     /// How much smaller the Brier score is than that of the models' means on these answers, as a share.
     pub(super) skill: f64,
@@ -101,7 +102,7 @@ pub(super) fn spreads(
                 (means[model].probability - score).powi(2),
                 Spread {
                     stated,
-                    found: (0.5 * (one[model].probability - two[model].probability)).powi(2),
+                    found: 0.5 * (one[model].probability - two[model].probability).powi(2),
                     skill: (middle - score).powi(2),
                 },
                 stated,
