@@ -97,8 +97,8 @@ fn section(result: &Evaluation, folder: &str, stem: &str) -> String {
     }
     text.push_str(
         "Is `quality_sd` right? Quarters of the held-out answers by it; beside it what two predictors that were trained on \
-         disjoint halves of the seen part differ by (root mean square of the difference, over √2: the deviation of one of them), and by how much the Brier score \
-         is below that of the models' means:\n\n",
+         disjoint halves of the seen part differ by (root mean square of the difference, over √2: the deviation of one of \
+         them), and by how much the Brier score is below that of the models' means:\n\n",
     );
     text.push_str(&markdown(&result.spread_rows()));
     text.push('\n');
