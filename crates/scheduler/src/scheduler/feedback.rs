@@ -38,7 +38,7 @@ impl Scheduler {
         })
     }
 
-    /// What became of the last [`Event::Feedback`].
+    /// What became of the last [`Event::Feedback`](crate::Event::Feedback).
     #[must_use]
     pub fn last_feedback(&self) -> Option<Result<Judgement, FeedbackError>> {
         self.last_feedback
