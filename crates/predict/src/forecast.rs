@@ -41,10 +41,7 @@ impl Forecast {
     /// matter (see [`canonical_model_name`](crate::canonical_model_name)).
     #[must_use]
     pub fn of(&self, model: &str) -> Option<&ModelForecast> {
-        self.models.iter().find(|forecast| forecast.name == model).or_else(|| {
-            let canonical = crate::canonical_model_name(model);
-            self.models.iter().find(|forecast| forecast.name == canonical)
-        })
+        self.of_names(model, &crate::canonical_model_name(model))
     }
 
     /// That of a model whose name is known both as clients write it and as predictors do.

@@ -54,27 +54,22 @@ impl Scheduler {
 
 #[cfg(test)]
 mod tests {
-    use equipoise_fleet::{InstanceSpec, ModelProfile};
+    use equipoise_fleet::{InstanceSpec, Price};
     use equipoise_policy::{PolicySettings, Target, Weights};
     use equipoise_types::{DecisionId, InstanceId};
 
-    use super::super::tests::{Stage, request, spec};
+    use super::super::tests::{Stage, graded, request};
     use super::*;
     use crate::{CascadeSettings, Dispatch, Event, Failure, SchedulerConfig};
 
-    fn graded(name: &str, quality: f64, slots: u32) -> InstanceSpec {
-        let plain = spec(name, name, slots, None);
-        InstanceSpec {
-            model: ModelProfile {
-                quality: Some(quality),
-                price: Some(equipoise_fleet::Price {
-                    input_usd_per_mtok: quality,
-                    output_usd_per_mtok: quality,
-                }),
-                ..plain.model
-            },
-            ..plain
-        }
+    /// The better, the dearer.
+    fn priced(name: &str, quality: f64, slots: u32) -> InstanceSpec {
+        let mut spec = graded(name, quality, slots);
+        spec.model.price = Some(Price {
+            input_usd_per_mtok: quality,
+            output_usd_per_mtok: quality,
+        });
+        spec
     }
 
     /// A small and cheap model, and a large one with so many slots; only dollars count for the first choice.
@@ -97,7 +92,7 @@ mod tests {
             }),
             ..SchedulerConfig::default()
         };
-        Stage::new(config, &[graded("small", 0.4, 64), graded("large", 0.8, slots)])
+        Stage::new(config, &[priced("small", 0.4, 64), priced("large", 0.8, slots)])
     }
 
     fn dispatch(actions: Vec<Action>) -> Dispatch {

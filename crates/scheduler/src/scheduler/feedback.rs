@@ -54,25 +54,12 @@ impl Scheduler {
 
 #[cfg(test)]
 mod tests {
-    use equipoise_fleet::{InstanceSpec, ModelProfile};
     use equipoise_policy::{PolicySettings, Target, Weights};
     use equipoise_types::{InstanceId, RandomStream, RequestId};
 
-    use super::super::tests::{Stage, request, spec};
+    use super::super::tests::{Stage, graded, request};
     use super::*;
     use crate::{Action, Dispatch, Event, ExplorationSettings, SchedulerConfig};
-
-    /// A model of so much declared quality on one instance.
-    fn graded(name: &str, quality: f64) -> InstanceSpec {
-        let plain = spec(name, name, 64, None);
-        InstanceSpec {
-            model: ModelProfile {
-                quality: Some(quality),
-                ..plain.model
-            },
-            ..plain
-        }
-    }
 
     /// Only quality counts.
     fn config(exploration: ExplorationSettings) -> SchedulerConfig {
@@ -117,7 +104,7 @@ mod tests {
     fn a_model_that_became_bad_loses_its_traffic() {
         let mut stage = Stage::new(
             config(ExplorationSettings::default()),
-            &[graded("good", 0.8), graded("fair", 0.6)],
+            &[graded("good", 0.8, 64), graded("fair", 0.6, 64)],
         );
         let mut random = RandomStream::new(7);
         let mut served_by_good = [0_u32; 6];
@@ -160,7 +147,7 @@ mod tests {
 
     #[test]
     fn only_a_first_judgement_of_a_known_decision_counts() {
-        let mut stage = Stage::new(config(ExplorationSettings::default()), &[graded("m", 0.8)]);
+        let mut stage = Stage::new(config(ExplorationSettings::default()), &[graded("m", 0.8, 64)]);
         let decision = stage.answer(0).decision;
         let untouched = format!("{:?}", stage.scheduler.fleet());
         assert_eq!(stage.judge(decision, 1.5), Err(FeedbackError::OutOfRange));
@@ -184,7 +171,7 @@ mod tests {
             share: 1.0,
             budget_per_hour: 10.0,
         };
-        let mut stage = Stage::new(config(explore), &[graded("good", 0.8), graded("fair", 0.6)]);
+        let mut stage = Stage::new(config(explore), &[graded("good", 0.8, 64), graded("fair", 0.6, 64)]);
         let dispatch = stage.answer(0);
         assert!(dispatch.explored && dispatch.instance == InstanceId(1));
         let judgement = stage.judge(dispatch.decision, 1.0).expect("is taken");
@@ -198,7 +185,7 @@ mod tests {
             share: 1.0,
             budget_per_hour: 0.5,
         };
-        let mut stage = Stage::new(config(explore), &[graded("good", 0.8), graded("fair", 0.6)]);
+        let mut stage = Stage::new(config(explore), &[graded("good", 0.8, 64), graded("fair", 0.6, 64)]);
         let explored = |stage: &mut Stage, from: u64| (from..from + 10).filter(|&id| stage.answer(id).explored).count();
         assert_eq!(explored(&mut stage, 0), 2, "a third would cost 0.6 in all");
         stage.pass(1800.0);
@@ -222,7 +209,10 @@ mod tests {
 
     #[test]
     fn nothing_is_explored_unless_asked_for() {
-        let mut stage = Stage::new(SchedulerConfig::default(), &[graded("good", 0.8), graded("fair", 0.79)]);
+        let mut stage = Stage::new(
+            SchedulerConfig::default(),
+            &[graded("good", 0.8, 64), graded("fair", 0.79, 64)],
+        );
         assert!((0..50).all(|id| !stage.answer(id).explored));
     }
 }

@@ -29,6 +29,13 @@ pub(super) fn spec(name: &str, model: &str, slots: u32, context_tokens: Option<u
     }
 }
 
+/// A model of so much declared quality on one instance with so many slots.
+pub(super) fn graded(name: &str, quality: f64, slots: u32) -> InstanceSpec {
+    let mut spec = spec(name, name, slots, None);
+    spec.model.quality = Some(quality);
+    spec
+}
+
 pub(crate) fn request(id: u64) -> Request {
     Request {
         id: RequestId(id),
