@@ -37,6 +37,12 @@ impl ModelState {
         2 * self.ejected > self.present
     }
 
+    /// Mean batch that its requests joined lately, at least 1.
+    #[must_use]
+    pub fn company(&self, now: Timestamp) -> f64 {
+        self.company.batch(now)
+    }
+
     /// Somebody served it when time was advanced last.
     #[must_use]
     pub fn is_served(&self) -> bool {
@@ -267,7 +273,7 @@ impl Fleet {
     #[must_use]
     pub fn load(&self, now: Timestamp, instance: &Instance) -> InstanceLoad {
         let mut load = self.ledger.load(now, instance.id);
-        load.company = self.model(instance.model).map_or(1.0, |model| model.company.batch(now));
+        load.company = self.model(instance.model).map_or(1.0, |model| model.company(now));
         let mean_output = || {
             self.model(instance.model)
                 .map_or(0.0, |model| model.length.predict(None).mean)

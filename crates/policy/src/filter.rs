@@ -1,5 +1,7 @@
 //! Hard constraints: what an instance must have before any score is looked at. Each refusal has a reason.
 
+use std::collections::BTreeMap;
+
 use equipoise_estimate::{Bounds, Estimate};
 use equipoise_fleet::{Fleet, Instance};
 use equipoise_types::{ModelId, Timestamp};
@@ -137,7 +139,9 @@ impl Targeted {
         }
     }
 
-    fn includes(self, model: ModelId) -> bool {
+    /// True where requests may go to this model.
+    #[must_use]
+    pub fn includes(self, model: ModelId) -> bool {
         match self {
             Self::Any => true,
             Self::Only(wanted) => wanted == Some(model),
@@ -159,6 +163,15 @@ pub fn check(
     if !targeted.includes(instance.model) {
         return Err(Constraint::Model);
     }
+    check_instance(now, fleet, instance)?;
+    check_fit(&instance.spec.labels, instance.spec.model.context_tokens, request)
+}
+
+/// The part of [`check`] that no request has a say in: the same for a whole batch.
+///
+/// # Errors
+/// The first constraint that is not met.
+pub fn check_instance(now: Timestamp, fleet: &Fleet, instance: &Instance) -> Result<(), Constraint> {
     if !instance.present {
         return Err(Constraint::Gone);
     }
@@ -176,19 +189,26 @@ pub fn check(
             return Err(Constraint::Ejected);
         }
     }
-    let carries = |(key, value): (&String, &String)| instance.spec.labels.get(key) == Some(value);
+    Ok(())
+}
+
+/// The part of [`check`] that is about a request's wishes: of an instance with these labels and this context.
+///
+/// # Errors
+/// The first constraint that is not met.
+pub fn check_fit(
+    labels: &BTreeMap<String, String>,
+    context_tokens: Option<u32>,
+    request: &Request,
+) -> Result<(), Constraint> {
+    let carries = |(key, value): (&String, &String)| labels.get(key) == Some(value);
     if !request.wishes.labels.iter().all(carries) {
         return Err(Constraint::Label);
     }
-    if !request
-        .wishes
-        .needs
-        .iter()
-        .all(|need| need.is_in(&instance.spec.labels))
-    {
+    if !request.wishes.needs.iter().all(|need| need.is_in(labels)) {
         return Err(Constraint::Capability);
     }
-    if let Some(context) = instance.spec.model.context_tokens {
+    if let Some(context) = context_tokens {
         // An answer of unknown length needs at least one token.
         let wanted = u64::from(request.prompt_tokens) + u64::from(request.max_output_tokens.unwrap_or(1).max(1));
         if wanted > u64::from(context) {

@@ -16,6 +16,7 @@ mod placement;
 mod prospect;
 mod queue;
 mod scheduler;
+mod standing;
 mod tenants;
 
 pub use cascade::{CascadeSettings, Gate};
