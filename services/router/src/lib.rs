@@ -20,9 +20,12 @@ mod proxy;
 mod question;
 mod refusal;
 mod relay;
+mod responses;
+mod routes;
 mod server;
 mod size;
 mod stream;
+mod task;
 mod wire;
 
 pub use config::RouterConfig;

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use equipoise_openai::{Endpoint, ErrorResponse, ModelCard, ModelList, Usage};
+use equipoise_openai::{ErrorResponse, ModelCard, ModelList, Usage};
 use equipoise_scheduler::{Dispatch, TokenUsage};
 use equipoise_telemetry::{Direction, RouterMetrics, exposition};
 use equipoise_types::{DecisionId, RequestId, Timestamp};
-use http::{HeaderValue, Method, StatusCode, header};
-use hyper::body::Incoming;
+use http::{HeaderValue, StatusCode};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -26,11 +25,12 @@ use crate::activity::{ActivityLog, Ending, Running};
 use crate::control;
 use crate::driver::{Driver, DriverError};
 use crate::engines::{Engine, Engines};
-use crate::feedback::{self, FEEDBACK};
 use crate::forecast::{Forecaster, PredictorError};
 use crate::grpc;
-use crate::proxy::{self, AUTO};
+use crate::proxy::AUTO;
 use crate::relay::{ClientResponse, content, error};
+use crate::responses::Responses;
+use crate::routes;
 use crate::size::PromptSize;
 
 /// A client that sends its headers slower than this is let go.
@@ -41,7 +41,7 @@ const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer explanations are not sent as a header: many clients refuse heads above 16 KiB.
 const LONGEST_EXPLANATION: usize = 12 << 10;
 /// Model cards are under here, one each.
-const MODELS: &str = "/v1/models/";
+pub(crate) const MODELS: &str = "/v1/models/";
 /// Explanations of the last decisions are under here.
 pub(crate) const DECISIONS: &str = "/v1/decisions/";
 
@@ -59,6 +59,7 @@ pub(crate) struct State {
     pub(crate) activity: ActivityLog,
     pub(crate) metrics: RouterMetrics,
     pub(crate) prompt_size: PromptSize,
+    pub(crate) responses: Responses,
     pub(crate) forecaster: Forecaster,
     pub(crate) max_body_bytes: usize,
     registry: Registry,
@@ -279,6 +280,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         activity: ActivityLog::default(),
         metrics,
         prompt_size: PromptSize::default(),
+        responses: Responses::default(),
         forecaster,
         max_body_bytes: config.max_body_bytes,
         registry,
@@ -341,7 +343,7 @@ async fn accept(
         let state = Arc::clone(&state);
         let service = service_fn(move |request| {
             let state = Arc::clone(&state);
-            async move { Ok::<_, Infallible>(respond(state, request).await) }
+            async move { Ok::<_, Infallible>(routes::respond(state, request).await) }
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(socket), service));
         tokio::spawn(async move {
@@ -361,52 +363,11 @@ pub(crate) async fn asked_to_stop(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stop| *stop).await);
 }
 
-async fn respond(state: Arc<State>, request: http::Request<Incoming>) -> ClientResponse {
-    let request_id = request.headers().get("x-request-id").cloned();
-    let path = request.uri().path();
-    let mut response = match (request.method(), Endpoint::from_path(path)) {
-        (&Method::POST, Some(endpoint)) => proxy::complete(state, endpoint, request).await,
-        (method, Some(_)) => not_allowed(method, path, "POST"),
-        (&Method::POST, None) if path == FEEDBACK => feedback::post(&state, request.into_body()).await,
-        (method, None) if path == FEEDBACK => not_allowed(method, path, "POST"),
-        (&Method::GET | &Method::HEAD, None) => match path {
-            "/v1/models" => models(&state),
-            "/health" | "/ping" => health(&state),
-            "/metrics" => metrics(&state),
-            "/version" => content(
-                "application/json",
-                concat!("{\"version\":\"equipoise ", env!("CARGO_PKG_VERSION"), "\"}"),
-            ),
-            _ => match (path.strip_prefix(DECISIONS), path.strip_prefix(MODELS)) {
-                (Some(name), _) => decision(&state, name),
-                (None, Some(id)) => model(&state, id),
-                (None, None) => error(&ErrorResponse::not_found(path)),
-            },
-        },
-        (method, None) if ["/v1/models", "/health", "/ping", "/metrics", "/version"].contains(&path) => {
-            not_allowed(method, path, "GET")
-        }
-        _ => error(&ErrorResponse::not_found(path)),
-    };
-    if let Some(id) = request_id {
-        response.headers_mut().entry("x-request-id").or_insert(id);
-    }
-    response
-}
-
-fn not_allowed(method: &Method, path: &str, allowed: &'static str) -> ClientResponse {
-    let mut response = error(&ErrorResponse::method_not_allowed(method.as_str(), path, allowed));
-    response
-        .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static(allowed));
-    response
-}
-
-fn models(state: &State) -> ClientResponse {
+pub(crate) fn models(state: &State) -> ClientResponse {
     content("application/json", ModelList::new(cards(state)).to_json())
 }
 
-fn model(state: &State, id: &str) -> ClientResponse {
+pub(crate) fn model(state: &State, id: &str) -> ClientResponse {
     let cards = cards(state);
     match cards.iter().find(|card| card.id == id) {
         Some(card) => match serde_json::to_vec(card) {
@@ -441,7 +402,7 @@ fn cards(state: &State) -> Vec<ModelCard> {
 }
 
 /// Why a decision fell as it did.
-fn decision(state: &State, name: &str) -> ClientResponse {
+pub(crate) fn decision(state: &State, name: &str) -> ClientResponse {
     let explained = state.decision_number(name).and_then(|number| {
         state.driver.with_scheduler(|scheduler| {
             let explanation = scheduler.explanation(number)?;
@@ -458,7 +419,7 @@ fn decision(state: &State, name: &str) -> ClientResponse {
     }
 }
 
-fn health(state: &State) -> ClientResponse {
+pub(crate) fn health(state: &State) -> ClientResponse {
     let now = state.driver.now();
     let (known, available) = state.driver.with_scheduler(|scheduler| {
         let fleet = scheduler.fleet();
@@ -477,7 +438,7 @@ fn health(state: &State) -> ClientResponse {
     response
 }
 
-fn metrics(state: &State) -> ClientResponse {
+pub(crate) fn metrics(state: &State) -> ClientResponse {
     let now = state.driver.now();
     state.driver.with_scheduler(|scheduler| {
         state
