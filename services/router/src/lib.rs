@@ -23,6 +23,7 @@ mod relay;
 mod server;
 mod size;
 mod stream;
+mod ticket;
 mod wire;
 
 pub use config::RouterConfig;
