@@ -26,6 +26,7 @@ mod server;
 mod size;
 mod stream;
 mod task;
+mod ticket;
 mod wire;
 
 pub use config::RouterConfig;

@@ -10,9 +10,8 @@ use equipoise_openai::{
     Endpoint, ErrorResponse, RequestHead, Task, Usage, asks_for_logprobs, with_logprobs, with_model, with_stream_usage,
 };
 use equipoise_policy::{Capability, Request, Target};
-use equipoise_scheduler::{Dispatch, Event, Failure, TokenUsage};
+use equipoise_scheduler::{Dispatch, Event, Failure};
 use equipoise_telemetry::{GateOutcome, Outcome, TraceContext};
-use equipoise_types::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -25,6 +24,7 @@ use crate::question::Question;
 use crate::relay::{ClientResponse, decided, error, whole};
 use crate::server::State;
 use crate::stream::RelayBody;
+use crate::ticket::Ticket;
 use crate::{headers, refusal, responses, task};
 
 /// Longest answer in one piece that is kept to be read for its usage; a longer one breaks off.
@@ -40,74 +40,6 @@ const WHOLE_ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// The model name that leaves the choice to the router.
 pub(crate) const AUTO: &str = "auto";
 
-/// A request in the scheduler's hands. Dropped without an ending it is cancelled: the client has gone.
-pub(crate) struct Ticket {
-    pub(crate) state: Arc<State>,
-    pub(crate) id: equipoise_types::RequestId,
-    pub(crate) model: String,
-    pub(crate) arrived_at: Timestamp,
-    prompt_chars: u64,
-    ended: bool,
-}
-
-impl Ticket {
-    fn end(&mut self, outcome: Outcome, event: Option<Event>, usage: Option<TokenUsage>) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
-        self.state.close(self.id, usage, outcome != Outcome::Answered);
-        self.state.driver.close_mailbox(self.id);
-        self.state.metrics.count_request(&self.model, outcome);
-        if let Some(event) = event {
-            self.state.driver.on_event(event);
-        }
-    }
-
-    /// Answered in full.
-    pub(crate) fn finish(&mut self, usage: Option<Usage>) {
-        self.state
-            .observe_answer(self.arrived_at, &self.model, self.prompt_chars, usage);
-        let usage = usage.map(|usage| TokenUsage {
-            prompt_tokens: usage.prompt_tokens,
-            output_tokens: usage.completion_tokens,
-        });
-        self.end(
-            Outcome::Answered,
-            Some(Event::Finished {
-                request: self.id,
-                usage,
-            }),
-            usage,
-        );
-    }
-
-    /// Answered by the tokenizer: the GPU had no part in it, and how long it took says nothing of the instance.
-    fn finish_without_work(&mut self) {
-        let event = Event::Cancelled { request: self.id };
-        self.end(Outcome::Answered, Some(event), Some(TokenUsage::default()));
-    }
-
-    /// Failed for good; the instance is at fault.
-    pub(crate) fn fail(&mut self) {
-        let event = Event::Failed {
-            request: self.id,
-            failure: Failure::Final,
-        };
-        self.end(Outcome::Failed, Some(event), None);
-    }
-
-    /// The scheduler has let go of it already.
-    fn refused(&mut self, outcome: Outcome) {
-        self.end(outcome, None, None);
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.end(Outcome::Cancelled, Some(Event::Cancelled { request: self.id }), None);
-    }
-}
-
 /// What the client asked for, ready to be sent to any instance.
 pub(crate) struct Asked {
     pub(crate) head: RequestHead,
@@ -115,8 +47,8 @@ pub(crate) struct Asked {
     pub(crate) wants_logprobs: bool,
     body: Bytes,
     headers: HeaderMap,
-    tenant: Option<String>,
-    prompt_tokens: u32,
+    pub(crate) tenant: Option<String>,
+    pub(crate) prompt_tokens: u32,
 }
 
 /// Answers one completion request.
@@ -143,6 +75,16 @@ async fn ask(
         .and_then(|length| length.to_str().ok()?.parse().ok())
         .unwrap_or(0);
     let body = read_body(body, announced, state.max_body_bytes).await?;
+    understand(state, endpoint, parts.headers, body)
+}
+
+/// Reads what a decision needs from a request that has arrived in full, by whichever door.
+pub(crate) fn understand(
+    state: &State,
+    endpoint: Endpoint,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(Asked, Request), Box<ErrorResponse>> {
     let (mut prompt, mut question) = (PromptReader::default(), Question::default());
     let parsed = RequestHead::parse_with(endpoint, &body, &mut |part| {
         prompt.read(part);
@@ -156,8 +98,8 @@ async fn ask(
                 .with_code("invalid_header"),
         )
     };
-    let tenant = headers::tenant(&parts.headers).map_err(bad_header)?;
-    let mut wishes = headers::wishes(&parts.headers, state.driver.now()).map_err(bad_header)?;
+    let tenant = headers::tenant(&headers).map_err(bad_header)?;
+    let mut wishes = headers::wishes(&headers, state.driver.now()).map_err(bad_header)?;
     wishes.needs = needs(&head);
     if let Some(previous) = &head.previous_response_id {
         let place = state.responses.find(previous, tenant.as_deref());
@@ -196,7 +138,7 @@ async fn ask(
             wants_logprobs: asks_for_logprobs(&body),
             head,
             body,
-            headers: parts.headers,
+            headers,
             tenant,
             prompt_tokens,
         },
@@ -268,15 +210,7 @@ fn linger(mut body: Incoming) {
 async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientResponse {
     let (id, mut verdicts) = state.driver.open_mailbox();
     request.id = id;
-    // The label of a request that no instance got: never what the client wrote, which may be anything.
-    let mut ticket = Ticket {
-        state: Arc::clone(&state),
-        id,
-        model: "none".to_owned(),
-        arrived_at: state.driver.now(),
-        prompt_chars: asked.head.prompt_chars,
-        ended: false,
-    };
+    let mut ticket = Ticket::new(Arc::clone(&state), id, asked.head.prompt_chars);
     state.driver.arrive(request);
     // A first answer that was not shown, while a better one is asked for.
     let mut held: Option<Box<Held>> = None;

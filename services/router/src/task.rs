@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use equipoise_backend::EngineBody;
-use equipoise_openai::{Endpoint, Task};
+use equipoise_openai::Endpoint;
 use equipoise_scheduler::Failure;
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Limited};
@@ -66,9 +66,10 @@ fn is_lacking(endpoint: Endpoint, status: StatusCode, body: &[u8]) -> bool {
         return true;
     }
     let said = serde_json::from_slice::<Missing>(body);
-    match endpoint.task() {
-        Task::Generate => said.is_ok_and(|said| said.detail.is_some()),
-        Task::Pool | Task::Tokens => {
+    match endpoint {
+        Endpoint::Chat | Endpoint::Completions => said.is_ok_and(|said| said.detail.is_some()),
+        // An earlier response that is gone is not found either.
+        _ => {
             let names_model = |error: Named| error.param.as_deref() == Some("model");
             !said.is_ok_and(|said| said.error.is_some_and(names_model))
         }
