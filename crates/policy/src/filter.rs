@@ -21,6 +21,8 @@ pub enum Constraint {
     Ejected,
     /// It was tried for this request already.
     Tried,
+    /// It is not among those that whoever asks offers.
+    NotOffered,
     /// It lacks a label the request asks for.
     Label,
     /// It lacks a capability that the request needs.
@@ -43,13 +45,14 @@ pub enum Constraint {
 
 impl Constraint {
     /// All of them, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Model,
         Self::Gone,
         Self::Draining,
         Self::Unhealthy,
         Self::Ejected,
         Self::Tried,
+        Self::NotOffered,
         Self::Label,
         Self::Capability,
         Self::Context,
@@ -83,6 +86,7 @@ impl Constraint {
             Self::Unhealthy => "unhealthy",
             Self::Ejected => "ejected",
             Self::Tried => "tried",
+            Self::NotOffered => "not_offered",
             Self::Label => "label",
             Self::Capability => "capability",
             Self::Context => "context",
@@ -105,6 +109,7 @@ impl Constraint {
             Self::Unhealthy => "unhealthy",
             Self::Ejected => "ejected after failures in a row",
             Self::Tried => "tried already",
+            Self::NotOffered => "not among those it may go to",
             Self::Label => "without a label it asks for",
             Self::Capability => "without a capability it needs (tools, images, audio or structured answers)",
             Self::Context => "with too short a context for it",
@@ -175,6 +180,9 @@ pub fn check(
         if !panicking {
             return Err(Constraint::Ejected);
         }
+    }
+    if !request.wishes.only.is_empty() && !request.wishes.only.contains(&instance.spec.name) {
+        return Err(Constraint::NotOffered);
     }
     let carries = |(key, value): (&String, &String)| instance.spec.labels.get(key) == Some(value);
     if !request.wishes.labels.iter().all(carries) {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use equipoise_openai::{Endpoint, ErrorResponse, ModelCard, ModelList, Usage};
 use equipoise_scheduler::{Dispatch, TokenUsage};
-use equipoise_telemetry::{Direction, RouterMetrics, exposition};
+use equipoise_telemetry::{Direction, GatewayMetrics, RouterMetrics, exposition};
 use equipoise_types::{DecisionId, RequestId, Timestamp};
 use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
@@ -58,6 +58,7 @@ pub(crate) struct State {
     pub(crate) engines: Engines,
     pub(crate) activity: ActivityLog,
     pub(crate) metrics: RouterMetrics,
+    pub(crate) gateway: GatewayMetrics,
     pub(crate) prompt_size: PromptSize,
     pub(crate) forecaster: Forecaster,
     pub(crate) max_body_bytes: usize,
@@ -266,6 +267,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
     let forecaster = Forecaster::new(&config.predictor)?;
     let mut registry = Registry::default();
     let metrics = RouterMetrics::new(&mut registry);
+    let gateway = GatewayMetrics::new(&mut registry);
     let driver = Driver::new(config.scheduler.clone(), config.record.as_deref(), metrics.clone())?;
     let since_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let process = since_unix.as_micros() ^ u128::from(std::process::id()).rotate_left(16);
@@ -278,6 +280,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         engines: Engines::default(),
         activity: ActivityLog::default(),
         metrics,
+        gateway,
         prompt_size: PromptSize::default(),
         forecaster,
         max_body_bytes: config.max_body_bytes,
