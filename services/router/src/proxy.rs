@@ -389,7 +389,7 @@ async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &m
 
 /// Whose fault a status is. What the router has parsed and addressed itself cannot be unknown, forbidden or moved by the
 /// client's fault: that is an engine which serves something else than was declared.
-fn verdict_on(status: StatusCode) -> Option<Failure> {
+pub(crate) fn verdict_on(status: StatusCode) -> Option<Failure> {
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Some(Failure::Overloaded),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use equipoise_openai::{ErrorResponse, ModelCard, ModelList, Usage};
 use equipoise_scheduler::{Dispatch, TokenUsage};
-use equipoise_telemetry::{Direction, RouterMetrics, exposition};
+use equipoise_telemetry::{Direction, GatewayMetrics, RouterMetrics, exposition};
 use equipoise_types::{DecisionId, RequestId, Timestamp};
 use http::{HeaderValue, StatusCode};
 use hyper::service::service_fn;
@@ -58,6 +58,7 @@ pub(crate) struct State {
     pub(crate) engines: Engines,
     pub(crate) activity: ActivityLog,
     pub(crate) metrics: RouterMetrics,
+    pub(crate) gateway: GatewayMetrics,
     pub(crate) prompt_size: PromptSize,
     pub(crate) responses: Responses,
     pub(crate) forecaster: Forecaster,
@@ -267,6 +268,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
     let forecaster = Forecaster::new(&config.predictor)?;
     let mut registry = Registry::default();
     let metrics = RouterMetrics::new(&mut registry);
+    let gateway = GatewayMetrics::new(&mut registry);
     let driver = Driver::new(config.scheduler.clone(), config.record.as_deref(), metrics.clone())?;
     let since_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let process = since_unix.as_micros() ^ u128::from(std::process::id()).rotate_left(16);
@@ -279,6 +281,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         engines: Engines::default(),
         activity: ActivityLog::default(),
         metrics,
+        gateway,
         prompt_size: PromptSize::default(),
         responses: Responses::default(),
         forecaster,
