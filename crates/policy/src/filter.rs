@@ -173,7 +173,7 @@ pub fn check(
     if !instance.health.is_probed_healthy() {
         return Err(Constraint::Unhealthy);
     }
-    if instance.health.ejected_until(now).is_some() {
+    if !instance.health.admits(now) {
         let panicking = fleet
             .model(instance.model)
             .is_some_and(equipoise_fleet::ModelState::is_panicking);

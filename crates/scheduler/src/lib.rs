@@ -15,6 +15,7 @@ mod outcome;
 mod placement;
 mod prospect;
 mod queue;
+mod retry;
 mod scheduler;
 mod tenants;
 
@@ -25,5 +26,6 @@ pub use event::{Action, Dispatch, Event, Failure, Refusal, TokenUsage};
 pub use explanation::Explanation;
 pub use exploration::ExplorationSettings;
 pub use outcome::{FeedbackError, Judgement};
+pub use retry::RetrySettings;
 pub use scheduler::Scheduler;
 pub use tenants::TenantSettings;

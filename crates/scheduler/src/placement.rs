@@ -169,7 +169,7 @@ impl Decision<'_> {
             instance: instance.id,
             model: instance.model,
             load,
-            slots: instance.estimator.slots(),
+            slots: instance.slots(now),
             kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
             cached_tokens,
             weight: instance.weight,

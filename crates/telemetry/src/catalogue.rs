@@ -88,6 +88,12 @@ entries! {
         "Computing time of the forecast of one prompt, outside the scheduler's lock";
     ROUTER_QUEUE_LENGTH, "equipoise_router_queue_length", Gauge, "requests", [],
         "Requests that wait at the router for an instance";
+    ROUTER_QUEUE_AGE, "equipoise_router_queue_age_seconds", Gauge, "seconds", [],
+        "How long the one that waits longest has waited; 0 where nobody waits";
+    ROUTER_QUEUE_WAIT, "equipoise_router_queue_wait_seconds", Histogram, "seconds", [],
+        "How long requests had waited at the router when they were sent, of those that had to wait";
+    ROUTER_BREAKER, "equipoise_router_breaker", Gauge, "state", ["instance"],
+        "The circuit breaker of an instance: 0 closed, 1 half-open, 2 open";
     ROUTER_IN_FLIGHT, "equipoise_router_in_flight", Gauge, "requests", ["instance"],
         "Requests that this router has in flight on an instance";
     ROUTER_REFUSED, "equipoise_router_refused_total", Counter, "requests", ["reason"],

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use equipoise_fleet::Breaker;
 use equipoise_openai::{ErrorResponse, ModelCard, ModelList, Usage};
 use equipoise_scheduler::{Dispatch, TokenUsage};
 use equipoise_telemetry::{Direction, GatewayMetrics, RouterMetrics, exposition};
 use equipoise_types::{DecisionId, RequestId, Timestamp};
 use http::{HeaderValue, StatusCode};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use prometheus_client::registry::Registry;
 use socket2::SockRef;
@@ -38,6 +40,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// A client that reads nothing of what was sent to it for this long is let go (the kernel's TCP_USER_TIMEOUT).
 const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Requests at a time on one HTTP/2 connection: a gateway in front may have one for all of its clients.
+const MOST_H2_STREAMS: u32 = 1000;
 /// Longer explanations are not sent as a header: many clients refuse heads above 16 KiB.
 const LONGEST_EXPLANATION: usize = 12 << 10;
 /// Model cards are under here, one each.
@@ -320,8 +324,7 @@ async fn accept(
     drain_timeout: Duration,
 ) {
     let graceful = GracefulShutdown::new();
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let http = protocols();
     loop {
         let (socket, _) = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -348,7 +351,7 @@ async fn accept(
             let state = Arc::clone(&state);
             async move { Ok::<_, Infallible>(routes::respond(state, request).await) }
         });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(socket), service));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(socket), service).into_owned());
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!("a connection ended: {error}");
@@ -359,6 +362,20 @@ async fn accept(
     if tokio::time::timeout(drain_timeout, graceful.shutdown()).await.is_err() {
         tracing::warn!("answers still ran after {drain_timeout:?} and were cut off");
     }
+}
+
+/// HTTP/1.1, or HTTP/2 where the client begins with its preface (prior knowledge) or has agreed on it in TLS.
+pub(crate) fn protocols() -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_H2_STREAMS)
+        .keep_alive_interval(HEADER_TIMEOUT)
+        .keep_alive_timeout(HEADER_TIMEOUT);
+    http
 }
 
 /// Returns when the flag is raised, or when nobody is left to raise it.
@@ -448,6 +465,8 @@ pub(crate) fn metrics(state: &State) -> ClientResponse {
             .metrics
             .queue_length
             .set(i64::try_from(scheduler.queued()).unwrap_or(i64::MAX));
+        let age_s = scheduler.queued_since().map_or(0.0, |since| now.secs_since(since));
+        state.metrics.queue_age.set(age_s);
         let fleet = scheduler.fleet();
         for model in fleet.served_models() {
             state
@@ -458,6 +477,12 @@ pub(crate) fn metrics(state: &State) -> ClientResponse {
             let in_flight = fleet.ledger().load(now, instance.id).in_flight;
             if instance.present || in_flight > 0 {
                 state.metrics.in_flight(&instance.spec.name).set(i64::from(in_flight));
+                let breaker = match instance.health.breaker(now) {
+                    Breaker::Closed => 0,
+                    Breaker::HalfOpen { .. } => 1,
+                    Breaker::Open(_) => 2,
+                };
+                state.metrics.set_breaker(&instance.spec.name, breaker);
             } else {
                 state.metrics.forget_instance(&instance.spec.name);
             }
