@@ -1,7 +1,5 @@
 //! Hard constraints: what an instance must have before any score is looked at. Each refusal has a reason.
 
-use std::collections::BTreeMap;
-
 use equipoise_estimate::{Bounds, Estimate};
 use equipoise_fleet::{Fleet, Instance};
 use equipoise_types::{ModelId, Timestamp};
@@ -23,6 +21,8 @@ pub enum Constraint {
     Ejected,
     /// It was tried for this request already.
     Tried,
+    /// It is not among those that whoever asks offers.
+    NotOffered,
     /// It lacks a label the request asks for.
     Label,
     /// It lacks a capability that the request needs.
@@ -45,13 +45,14 @@ pub enum Constraint {
 
 impl Constraint {
     /// All of them, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Model,
         Self::Gone,
         Self::Draining,
         Self::Unhealthy,
         Self::Ejected,
         Self::Tried,
+        Self::NotOffered,
         Self::Label,
         Self::Capability,
         Self::Context,
@@ -85,6 +86,7 @@ impl Constraint {
             Self::Unhealthy => "unhealthy",
             Self::Ejected => "ejected",
             Self::Tried => "tried",
+            Self::NotOffered => "not_offered",
             Self::Label => "label",
             Self::Capability => "capability",
             Self::Context => "context",
@@ -107,6 +109,7 @@ impl Constraint {
             Self::Unhealthy => "unhealthy",
             Self::Ejected => "ejected after failures in a row",
             Self::Tried => "tried already",
+            Self::NotOffered => "not among those it may go to",
             Self::Label => "without a label it asks for",
             Self::Capability => "without a capability it needs (tools, images, audio or structured answers)",
             Self::Context => "with too short a context for it",
@@ -164,7 +167,7 @@ pub fn check(
         return Err(Constraint::Model);
     }
     check_instance(now, fleet, instance)?;
-    check_fit(&instance.spec.labels, instance.spec.model.context_tokens, request)
+    check_fit(instance, instance.spec.model.context_tokens, request)
 }
 
 /// The part of [`check`] that no request has a say in: the same for a whole batch.
@@ -181,7 +184,7 @@ pub fn check_instance(now: Timestamp, fleet: &Fleet, instance: &Instance) -> Res
     if !instance.health.is_probed_healthy() {
         return Err(Constraint::Unhealthy);
     }
-    if instance.health.ejected_until(now).is_some() {
+    if !instance.health.admits(now) {
         let panicking = fleet
             .model(instance.model)
             .is_some_and(equipoise_fleet::ModelState::is_panicking);
@@ -192,15 +195,15 @@ pub fn check_instance(now: Timestamp, fleet: &Fleet, instance: &Instance) -> Res
     Ok(())
 }
 
-/// The part of [`check`] that is about a request's wishes: of an instance with these labels and this context.
+/// The part of [`check`] that is about a request's wishes. `context_tokens`: the instance's, which a caller may have at hand.
 ///
 /// # Errors
 /// The first constraint that is not met.
-pub fn check_fit(
-    labels: &BTreeMap<String, String>,
-    context_tokens: Option<u32>,
-    request: &Request,
-) -> Result<(), Constraint> {
+pub fn check_fit(instance: &Instance, context_tokens: Option<u32>, request: &Request) -> Result<(), Constraint> {
+    if !request.wishes.only.is_empty() && !request.wishes.only.contains(&instance.spec.name) {
+        return Err(Constraint::NotOffered);
+    }
+    let labels = &instance.spec.labels;
     let carries = |(key, value): (&String, &String)| labels.get(key) == Some(value);
     if !request.wishes.labels.iter().all(carries) {
         return Err(Constraint::Label);

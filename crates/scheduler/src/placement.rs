@@ -139,7 +139,7 @@ impl Decision<'_> {
         }
         standing.verdict?;
         let instance = self.fleet.instance(id).ok_or(Constraint::Gone)?;
-        check_fit(&instance.spec.labels, standing.context_tokens, request)?;
+        check_fit(instance, standing.context_tokens, request)?;
         if tried.contains(&id) {
             return Err(Constraint::Tried);
         }

@@ -58,6 +58,12 @@ impl Prospects {
         }
     }
 
+    /// The longest mean answer of any model: what a request may be expected to cost before its model is known.
+    pub(crate) fn answer_tokens(&self) -> u64 {
+        let means = self.of_models.iter().map(|prospect| prospect.length.mean);
+        means.fold(0.0, f64::max).ceil() as u64
+    }
+
     pub(crate) fn with_model(&self, model: ModelId) -> Option<&Prospect> {
         self.of_models.get(model.index())
     }

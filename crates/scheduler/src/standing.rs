@@ -31,7 +31,7 @@ impl Standing {
             verdict: check_instance(now, fleet, instance),
             present: instance.present,
             context_tokens: instance.spec.model.context_tokens,
-            slots: instance.estimator.slots(),
+            slots: instance.slots(now),
             load,
             peers: fleet.peers(now, instance),
             moment: instance.estimator.moment(now, &load),
