@@ -68,7 +68,8 @@ fn rows() -> Option<Vec<Row>> {
         cells[task] == "lm-arena-chat"
             && cells[precision] == "bfloat16"
             && cells[gpus] == cells[tp]
-            && model(cells[name]).is_some()
+            && model(cells[name]).is_some_and(|model| model.experts.is_none())
+            && !cells[name].contains("3.3")
     });
     let number = |cells: &[&str], column: usize| cells[column].parse::<f64>().expect("a number");
     let rows = rows.map(|cells| Row {
