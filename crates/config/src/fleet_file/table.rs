@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use equipoise_engine::{LinkSpec, Precision, PrefillSpec, Sleep, SpeculativeSpec};
 use equipoise_policy::Capability;
 use equipoise_scheduler::{SchedulerConfig, TenantSettings};
 use serde::Deserialize;
@@ -53,6 +54,16 @@ pub(super) struct PoolTable {
     pub(super) gpus: Option<Spanned<Vec<Vec<String>>>>,
     pub(super) service_ms: Option<Spanned<f64>>,
     pub(super) measured: Option<Spanned<String>>,
+    pub(super) runtime: Option<Spanned<String>>,
+    pub(super) weights: Option<Spanned<Precision>>,
+    pub(super) kv_cache: Option<Spanned<Precision>>,
+    pub(super) pipeline_parallel: Option<Spanned<u32>>,
+    pub(super) data_parallel: Option<Spanned<u32>>,
+    pub(super) expert_parallel: Option<Spanned<bool>>,
+    pub(super) link: Option<Spanned<LinkSpec>>,
+    pub(super) speculative: Option<Spanned<SpeculativeSpec>>,
+    pub(super) prefill: Option<Spanned<PrefillSpec>>,
+    pub(super) sleep: Option<Spanned<Sleep>>,
 }
 
 #[derive(Default, Deserialize)]
