@@ -342,8 +342,7 @@ impl InstanceEstimator {
         match &self.physics {
             Some(physics) => {
                 let ahead = u32::try_from(load.pending_prefill_tokens).unwrap_or(u32::MAX);
-                let tokens = ahead.saturating_add(prompt_tokens).max(1);
-                physics.prefill_seconds(tokens, 0, load.decoding(), load.kv_tokens)
+                physics.prompt_seconds(ahead, prompt_tokens.max(1), load.decoding(), load.kv_tokens)
             }
             None => nominal::TTFT_S + f64::from(prompt_tokens) * nominal::PREFILL_S_PER_TOKEN,
         }
