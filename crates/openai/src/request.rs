@@ -70,6 +70,8 @@ pub struct RequestHead {
     pub is_structured: bool,
     /// The `user` member: whom the client serves.
     pub user: Option<String>,
+    /// Only requests with the same salt share what is cached of prompts (vLLM's addition).
+    pub cache_salt: Option<String>,
 }
 
 /// A request that cannot be accepted.
@@ -223,6 +225,7 @@ struct Members {
     ignore_eos: Option<bool>,
     n: Option<Count<1>>,
     user: Option<String>,
+    cache_salt: Option<String>,
     prompt_embeds: Option<IgnoredAny>,
     has_tools: bool,
     is_structured: bool,
@@ -239,7 +242,7 @@ struct Draft<'s> {
 }
 
 /// The members that are read, in the order of their bits in [`Members::names`].
-const READ: [&str; 21] = [
+const READ: [&str; 22] = [
     "model",
     "stream",
     "stream_options",
@@ -261,6 +264,7 @@ const READ: [&str; 21] = [
     "guided_regex",
     "guided_choice",
     "guided_grammar",
+    "cache_salt",
 ];
 
 impl<'de> Visitor<'de> for &mut Draft<'_> {
@@ -301,6 +305,7 @@ impl Draft<'_> {
             "ignore_eos" => read(&mut seen.ignore_eos, map),
             "n" => read(&mut seen.n, map),
             "user" => read(&mut seen.user, map),
+            "cache_salt" => read(&mut seen.cache_salt, map),
             "prompt_embeds" => read(&mut seen.prompt_embeds, map),
             "messages" if self.endpoint == Endpoint::Chat => map.next_value_seed(Messages(prompt)),
             "prompt" if self.endpoint == Endpoint::Completions => map.next_value_seed(Prompts(prompt)),
@@ -368,6 +373,7 @@ impl Draft<'_> {
             has_audio: prompt.has_audio,
             is_structured: seen.is_structured,
             user: seen.user,
+            cache_salt: seen.cache_salt.filter(|salt| !salt.is_empty()),
         })
     }
 }

@@ -6,7 +6,7 @@ use equipoise_policy::{PolicySettings, SettingsError};
 use serde::{Deserialize, Serialize};
 
 use crate::tenants::{MOST_TENANTS, TenantSettings};
-use crate::{CascadeSettings, ExplorationSettings};
+use crate::{CascadeSettings, ExplorationSettings, PrefixSettings};
 
 /// Settings of one scheduler. Absent fields keep their defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct SchedulerConfig {
     pub telemetry_stale_s: f64,
     /// Outcomes of a model that are remembered, about: fewer follow a change sooner, more are steadier. 10 at least.
     pub feedback_memory: f64,
+    /// How prompts are cut into blocks, to tell what is in whose prefix cache.
+    #[serde(skip_serializing_if = "PrefixSettings::is_default")]
+    pub prefix: PrefixSettings,
     /// What holds for tenants, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tenants: BTreeMap<String, TenantSettings>,
@@ -54,6 +57,7 @@ impl Default for SchedulerConfig {
             late_binding: true,
             improve_batches: true,
             attempts_max: 3,
+            prefix: PrefixSettings::default(),
             tenants: BTreeMap::new(),
             telemetry_stale_s: 5.0,
             feedback_memory: 100.0,
@@ -85,6 +89,7 @@ impl SchedulerConfig {
             }
         }
         self.exploration.validate()?;
+        self.prefix.validate()?;
         self.cascade.map_or(Ok(()), CascadeSettings::validate)?;
         let (least, most) = (10.0, 1e6);
         if !(least..=most).contains(&self.feedback_memory) {

@@ -139,7 +139,7 @@ impl Instance {
         let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let (progress, seen) = watch::channel(Progress::default());
         let (reply, accepted) = oneshot::channel();
-        let blocks = block_hashes(&tokens, self.block_tokens);
+        let blocks = block_hashes(&tokens, self.block_tokens, head.cache_salt.as_deref());
         let job = Job {
             id,
             prompt_tokens,

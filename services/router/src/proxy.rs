@@ -137,7 +137,7 @@ async fn ask(
         .and_then(|length| length.to_str().ok()?.parse().ok())
         .unwrap_or(0);
     let body = read_body(body, announced, state.max_body_bytes).await?;
-    let (mut prompt, mut question) = (PromptReader::default(), Question::default());
+    let (mut prompt, mut question) = (PromptReader::new(state.prefix), Question::default());
     let parsed = RequestHead::parse_with(endpoint, &body, &mut |part| {
         prompt.read(part);
         question.read(part);
@@ -167,7 +167,7 @@ async fn ask(
         max_output_tokens: head.max_tokens,
         streams: head.stream,
         forecast: None,
-        prefix: prompt.into_prefix(),
+        prefix: prompt.into_prefix(head.cache_salt.as_deref()),
         wishes,
     };
     if state.forecaster.is_useful_to(&request)

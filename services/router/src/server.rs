@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use equipoise_openai::{Endpoint, ErrorResponse, ModelCard, ModelList, Usage};
-use equipoise_scheduler::{Dispatch, TokenUsage};
+use equipoise_scheduler::{Dispatch, PrefixSettings, TokenUsage};
 use equipoise_telemetry::{Direction, RouterMetrics, exposition};
 use equipoise_types::{DecisionId, RequestId, Timestamp};
 use http::{HeaderValue, Method, StatusCode, header};
@@ -59,6 +59,7 @@ pub(crate) struct State {
     pub(crate) activity: ActivityLog,
     pub(crate) metrics: RouterMetrics,
     pub(crate) prompt_size: PromptSize,
+    pub(crate) prefix: PrefixSettings,
     pub(crate) forecaster: Forecaster,
     pub(crate) max_body_bytes: usize,
     registry: Registry,
@@ -279,6 +280,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         activity: ActivityLog::default(),
         metrics,
         prompt_size: PromptSize::default(),
+        prefix: config.scheduler.prefix,
         forecaster,
         max_body_bytes: config.max_body_bytes,
         registry,

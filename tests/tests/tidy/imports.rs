@@ -17,7 +17,7 @@ pub(crate) const PURE: &[&str] = &[
     "energy",
 ];
 /// Formats of files.
-const FILES: &[&str] = &["trace", "config"];
+const FILES: &[&str] = &["trace", "config", "encoder"];
 /// Clients of the outside world.
 const EDGE: &[&str] = &["proto", "telemetry", "store", "openai", "backend", "device"];
 const SERVICES: &[&str] = &["router", "control-plane", "agent", "emulator"];
@@ -34,6 +34,7 @@ const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("energy", &[&["types"]]),
     ("trace", &[PURE]),
     ("config", &[PURE]),
+    ("encoder", &[&["predict"]]),
     ("simulator", &[PURE, FILES]),
     ("proto", &[]),
     ("telemetry", &[PURE, &["proto"]]),
