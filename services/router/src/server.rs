@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use equipoise_fleet::Breaker;
 use equipoise_openai::{ErrorResponse, ModelCard, ModelList, Usage};
-use equipoise_scheduler::{Dispatch, TokenUsage};
+use equipoise_scheduler::{Dispatch, PrefixSettings, TokenUsage};
 use equipoise_telemetry::{Direction, GatewayMetrics, RouterMetrics, exposition};
 use equipoise_types::{DecisionId, RequestId, Timestamp};
 use http::{HeaderValue, StatusCode};
@@ -65,6 +65,7 @@ pub(crate) struct State {
     pub(crate) gateway: GatewayMetrics,
     pub(crate) prompt_size: PromptSize,
     pub(crate) responses: Responses,
+    pub(crate) prefix: PrefixSettings,
     pub(crate) forecaster: Forecaster,
     pub(crate) max_body_bytes: usize,
     registry: Registry,
@@ -288,6 +289,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         gateway,
         prompt_size: PromptSize::default(),
         responses: Responses::default(),
+        prefix: config.scheduler.prefix,
         forecaster,
         max_body_bytes: config.max_body_bytes,
         registry,
