@@ -161,6 +161,7 @@ impl Scheduler {
                     self.serve_queue(now, actions);
                 }
             }
+            Event::Configured { config } => self.configure(now, *config, actions),
             Event::Feedback { decision, score } => self.last_feedback = Some(self.feedback(now, decision, score)),
             Event::Timer => {}
         }
@@ -555,6 +556,7 @@ impl Scheduler {
     }
 }
 
+mod configure;
 mod escalation;
 mod feedback;
 mod improve;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use equipoise_backend::BackendError;
 use equipoise_openai::{Endpoint, ErrorResponse, ModelCard, ModelList, Usage};
 use equipoise_scheduler::{Dispatch, TokenUsage};
-use equipoise_telemetry::{Direction, GatewayMetrics, RouterMetrics, exposition};
+use equipoise_telemetry::{Direction, GatewayMetrics, ObservingMetrics, RouterMetrics, exposition};
 use equipoise_types::{DecisionId, RequestId, Timestamp};
 use http::{HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::RouterConfig;
+use crate::access_log::AccessLog;
 use crate::activity::{ActivityLog, Ending, Running};
 use crate::control;
 use crate::driver::{Driver, DriverError};
@@ -29,9 +31,12 @@ use crate::engines::{Engine, Engines};
 use crate::feedback::{self, FEEDBACK};
 use crate::forecast::{Forecaster, PredictorError};
 use crate::grpc;
+use crate::journal::{Journal, REQUEST_ID};
+use crate::live::LiveSettings;
 use crate::proxy::{self, AUTO};
 use crate::relay::{ClientResponse, content, error};
 use crate::size::PromptSize;
+use crate::span_export::SpanQueue;
 
 /// A client that sends its headers slower than this is let go.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -59,6 +64,8 @@ pub(crate) struct State {
     pub(crate) activity: ActivityLog,
     pub(crate) metrics: RouterMetrics,
     pub(crate) gateway: GatewayMetrics,
+    pub(crate) observing: ObservingMetrics,
+    pub(crate) journal: Journal,
     pub(crate) prompt_size: PromptSize,
     pub(crate) forecaster: Forecaster,
     pub(crate) max_body_bytes: usize,
@@ -174,6 +181,12 @@ pub enum StartError {
     /// The predictor cannot be used.
     #[error(transparent)]
     Predictor(#[from] PredictorError),
+    /// The access log cannot be written.
+    #[error("the access log cannot be opened: {0}; name a file in a folder that exists, or `-`")]
+    AccessLog(std::io::Error),
+    /// The collector's address is no URL.
+    #[error("spans cannot be exported: {0}")]
+    Tracing(#[from] BackendError),
     /// The control plane's address is no URL.
     #[error("`{url}` is no control plane's address: {reason}; write http://host:8090")]
     Control {
@@ -214,6 +227,12 @@ impl RunningRouter {
     #[must_use]
     pub fn grpc_addr(&self) -> Option<SocketAddr> {
         self.grpc_addr
+    }
+
+    /// What changes its settings while it runs.
+    #[must_use]
+    pub fn settings(&self) -> LiveSettings {
+        LiveSettings::new(Arc::clone(&self.state))
     }
 
     /// How many instances it knows that may get work now.
@@ -265,9 +284,13 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         None => None,
     };
     let forecaster = Forecaster::new(&config.predictor)?;
+    let access_log = config.access_log.as_ref().map(AccessLog::open).transpose();
+    let access_log = access_log.map_err(StartError::AccessLog)?;
+    let (spans, exporter) = config.tracing.clone().map(SpanQueue::new).transpose()?.unzip();
     let mut registry = Registry::default();
     let metrics = RouterMetrics::new(&mut registry);
     let gateway = GatewayMetrics::new(&mut registry);
+    let observing = ObservingMetrics::new(&mut registry);
     let driver = Driver::new(config.scheduler.clone(), config.record.as_deref(), metrics.clone())?;
     let since_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let process = since_unix.as_micros() ^ u128::from(std::process::id()).rotate_left(16);
@@ -281,6 +304,8 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         activity: ActivityLog::default(),
         metrics,
         gateway,
+        observing,
+        journal: Journal::new(access_log, spans),
         prompt_size: PromptSize::default(),
         forecaster,
         max_body_bytes: config.max_body_bytes,
@@ -289,11 +314,12 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
     });
     let channel = control::channel(&config.control)?;
     let clock = Arc::clone(&state);
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(async move { clock.driver.keep_time().await }),
         tokio::spawn(control::watch(Arc::clone(&state), channel.clone())),
         tokio::spawn(control::publish(Arc::clone(&state), channel, config.publish_interval)),
     ];
+    tasks.extend(exporter.map(|exporter| tokio::spawn(exporter.run(Arc::clone(&state)))));
     let (stop, stopping) = watch::channel(false);
     let grpc_addr = grpc.as_ref().map(|(_, addr)| *addr);
     if let Some((listener, _)) = grpc {
@@ -364,8 +390,8 @@ pub(crate) async fn asked_to_stop(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stop| *stop).await);
 }
 
-async fn respond(state: Arc<State>, request: http::Request<Incoming>) -> ClientResponse {
-    let request_id = request.headers().get("x-request-id").cloned();
+async fn respond(state: Arc<State>, mut request: http::Request<Incoming>) -> ClientResponse {
+    let request_id = state.journal.name(request.headers_mut(), &state.process);
     let path = request.uri().path();
     let mut response = match (request.method(), Endpoint::from_path(path)) {
         (&Method::POST, Some(endpoint)) => proxy::complete(state, endpoint, request).await,
@@ -391,9 +417,7 @@ async fn respond(state: Arc<State>, request: http::Request<Incoming>) -> ClientR
         }
         _ => error(&ErrorResponse::not_found(path)),
     };
-    if let Some(id) = request_id {
-        response.headers_mut().entry("x-request-id").or_insert(id);
-    }
+    response.headers_mut().insert(REQUEST_ID, request_id);
     response
 }
 

@@ -26,6 +26,7 @@ mod feedback;
 mod forecasts;
 mod operator;
 mod real_vllm;
+mod reload;
 mod replay;
 mod simulate;
 mod streams;
