@@ -204,6 +204,8 @@ pub struct RunningRouter {
     grpc_addr: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
+    grpc: Option<JoinHandle<()>>,
+    drain_timeout: Duration,
     tasks: Vec<JoinHandle<()>>,
     state: Arc<State>,
 }
@@ -253,7 +255,15 @@ impl RunningRouter {
     pub async fn shutdown(self) {
         // The server may have gone already; then there is nobody to tell.
         self.stop.send_replace(true);
-        if let Err(error) = self.server.await {
+        // A gateway's requests are answers that run, too.
+        let grpc = async {
+            let Some(grpc) = self.grpc else { return };
+            if tokio::time::timeout(self.drain_timeout, grpc).await.is_err() {
+                tracing::warn!("gateways' requests still ran after {:?}", self.drain_timeout);
+            }
+        };
+        let (server, ()) = tokio::join!(self.server, grpc);
+        if let Err(error) = server {
             tracing::error!("the router's server ended badly: {error}");
         }
         // The last slices go out before the publisher is stopped.
@@ -322,16 +332,16 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
     tasks.extend(exporter.map(|exporter| tokio::spawn(exporter.run(Arc::clone(&state)))));
     let (stop, stopping) = watch::channel(false);
     let grpc_addr = grpc.as_ref().map(|(_, addr)| *addr);
-    if let Some((listener, _)) = grpc {
-        // It ends with the flag; feedback that is under way has its answer within milliseconds.
-        tokio::spawn(grpc::serve(listener, Arc::clone(&state), stopping.clone()));
-    }
-    let server = tokio::spawn(accept(listener, Arc::clone(&state), stopping, config.drain_timeout));
+    let grpc = grpc.map(|(listener, _)| tokio::spawn(grpc::serve(listener, Arc::clone(&state), stopping.clone())));
+    let drain_timeout = config.drain_timeout;
+    let server = tokio::spawn(accept(listener, Arc::clone(&state), stopping, drain_timeout));
     Ok(RunningRouter {
         addr,
         grpc_addr,
         stop,
         server,
+        grpc,
+        drain_timeout,
         tasks,
         state,
     })

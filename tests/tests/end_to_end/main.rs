@@ -24,6 +24,7 @@ mod energy;
 mod engine_loss;
 mod feedback;
 mod forecasts;
+mod observing;
 mod operator;
 mod real_vllm;
 mod reload;
