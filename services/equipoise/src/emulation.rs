@@ -101,7 +101,7 @@ async fn emulate(declared: &DeclaredInstance, seed: u64) -> anyhow::Result<Runni
     let step_model = declared.step_model()?;
     let mut config = EmulatorConfig::new(spec.model.name.clone(), step_model);
     config.seed = seed;
-    config.gpus = spec.tensor_parallel;
+    config.gpus = spec.gpu_count();
     if let Some(mean_tokens) = spec.model.mean_output_tokens {
         config.output_lengths = OutputLengths {
             mean_tokens,

@@ -26,12 +26,15 @@ mod proxy;
 mod question;
 mod refusal;
 mod relay;
+mod responses;
 mod route;
+mod routes;
 mod server;
 mod size;
 mod span_export;
 mod spans;
 mod stream;
+mod task;
 mod ticket;
 mod wire;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use equipoise_backend::{BackendError, EngineBody, Retry, full_body};
 use equipoise_openai::{
-    Endpoint, ErrorResponse, RequestHead, Usage, asks_for_logprobs, with_logprobs, with_model, with_stream_usage,
+    Endpoint, ErrorResponse, RequestHead, Task, Usage, asks_for_logprobs, with_logprobs, with_model, with_stream_usage,
 };
 use equipoise_policy::{Capability, Request, Target};
 use equipoise_scheduler::{Dispatch, Event, Failure};
@@ -26,7 +26,7 @@ use crate::relay::{ClientResponse, decided, error, whole};
 use crate::server::State;
 use crate::stream::RelayBody;
 use crate::ticket::Ticket;
-use crate::{headers, refusal};
+use crate::{headers, refusal, responses, task};
 
 /// Longest answer in one piece that is kept to be read for its usage; a longer one breaks off.
 pub(crate) const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -124,7 +124,13 @@ pub(crate) fn understand(
     let tenant = headers::tenant(&headers).map_err(bad_header)?;
     let mut wishes = headers::wishes(&headers, state.driver.now()).map_err(bad_header)?;
     wishes.needs = needs(&head);
+    if let Some(previous) = &head.previous_response_id {
+        let place = state.responses.find(previous, tenant.as_deref());
+        let place = place.ok_or_else(|| Box::new(responses::unknown(previous).with_param("previous_response_id")))?;
+        wishes.only = BTreeSet::from([place.name]);
+    }
     let prompt_tokens = head.prompt_tokens_estimate(state.prompt_size.chars_per_token());
+    let generates = endpoint.task() == Task::Generate;
     let mut request = Request {
         // Numbered when it is handed in.
         id: equipoise_types::RequestId(0),
@@ -135,13 +141,15 @@ pub(crate) fn understand(
         },
         tenant: tenant.clone(),
         prompt_tokens,
-        max_output_tokens: head.max_tokens,
+        // One pass over the input takes as long as an answer of one token.
+        max_output_tokens: if generates { head.max_tokens } else { Some(1) },
         streams: head.stream,
         forecast: None,
         prefix: prompt.into_prefix(),
         wishes,
     };
-    if state.forecaster.is_useful_to(&request)
+    if generates
+        && state.forecaster.is_useful_to(&request)
         && let Some(text) = question.into_text()
     {
         let started = Instant::now();
@@ -169,6 +177,7 @@ fn needs(head: &RequestHead) -> BTreeSet<Capability> {
         (head.has_images, Capability::Images),
         (head.has_audio, Capability::Audio),
         (head.is_structured, Capability::Structured),
+        (head.endpoint.task() == Task::Pool, Capability::Embeddings),
     ];
     all.into_iter()
         .filter(|(needed, _)| *needed)
@@ -208,7 +217,7 @@ async fn read_body(mut body: Incoming, announced: u64, limit: usize) -> Result<B
             Err(too_large())
         }
         Ok(Err(problem)) => Err(problem),
-        Err(_) => Err(ErrorResponse::timeout("The request body did not arrive within 60 s.").into()),
+        Err(_) => Err(ErrorResponse::request_timeout(BODY_TIMEOUT.as_secs()).into()),
     }
 }
 
@@ -316,7 +325,7 @@ fn deliver(state: &Arc<State>, asked: &Asked, held: Option<Box<Held>>, mut ticke
     response
 }
 
-enum Sent {
+pub(crate) enum Sent {
     /// The engine answered with something for the client.
     Answered(Answer),
     /// It may go elsewhere.
@@ -392,6 +401,9 @@ async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &m
     *request.uri_mut() = http::Uri::from_static(asked.head.endpoint.path());
     *request.headers_mut() = engine_headers(asked);
     match engine.client.send(request).await {
+        Ok(response) if task::may_be_lacking(response.status()) => {
+            task::judge(engine, asked.head.endpoint, response).await
+        }
         Ok(response) => match verdict_on(response.status()) {
             Some(failure) => {
                 tracing::warn!(instance = engine.name, status = %response.status(), "the engine failed a request");
@@ -514,6 +526,12 @@ fn pass_on(
             .header("x-equipoise-first-decision-id", decision)
             .header("x-equipoise-first-confidence", first.confidence());
     }
+    if asked.head.endpoint == Endpoint::Responses && answer.head.status.is_success() {
+        let (instance, tenant) = (dispatch.instance, asked.tenant.as_deref());
+        state
+            .responses
+            .note_answer(instance, &answer.engine, tenant, &answer.content);
+    }
     let body = match answer.content {
         Content::Stream(first, rest) => {
             let running = state.running(ticket.id);
@@ -525,7 +543,9 @@ fn pass_on(
             whole(content)
         }
         Content::Whole(content) | Content::Complete(content, _) => {
-            if answer.head.status.is_success() {
+            if answer.head.status.is_success() && asked.head.endpoint.task() == Task::Tokens {
+                ticket.finish_without_work();
+            } else if answer.head.status.is_success() {
                 ticket.finish(Usage::from_body(&content));
             } else {
                 // The engine found fault with the request: nobody's failure, and nothing to learn from.

@@ -94,6 +94,7 @@ impl RelayBody {
                 tokens += summary.content_choices;
                 seen.finish |= summary.finish_reason.is_some();
                 seen.error |= summary.is_error;
+                seen.done |= summary.is_end;
                 seen.usage = summary.usage.or(seen.usage);
                 hidden = hide_usage && summary.is_usage_only();
             }

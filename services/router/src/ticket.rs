@@ -118,6 +118,12 @@ impl Ticket {
         );
     }
 
+    /// Answered by the tokenizer: the GPU had no part in it, and how long it took says nothing of the instance.
+    pub(crate) fn finish_without_work(&mut self) {
+        let event = Event::Cancelled { request: self.id };
+        self.end(Outcome::Answered, Some(event), Some(TokenUsage::default()));
+    }
+
     /// Failed for good; the instance is at fault.
     pub(crate) fn fail(&mut self) {
         let event = Event::Failed {

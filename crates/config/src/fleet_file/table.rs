@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use equipoise_engine::{LinkSpec, Precision, PrefillSpec, Sleep, SpeculativeSpec};
 use equipoise_policy::Capability;
 use equipoise_scheduler::{SchedulerConfig, TenantSettings};
 use schemars::JsonSchema;
@@ -11,7 +12,7 @@ use toml::Spanned;
 use crate::services::{AgentSection, ControlPlaneSection, RouterSection, TracingSection};
 
 /// A configuration file.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FileTable {
     /// How requests are placed.
@@ -106,6 +107,36 @@ pub(crate) struct PoolTable {
     /// Speed and energy from a table of measured tiers.
     #[schemars(with = "Option<String>")]
     pub(crate) measured: Option<Spanned<String>>,
+    /// The engine that serves it, in the built-in catalogue.
+    #[schemars(with = "Option<String>")]
+    pub(crate) runtime: Option<Spanned<String>>,
+    /// Number format of the weights: `bf16`, `fp8`, `int8`, `int4` (`awq`, `gptq`), `fp4`, `mxfp4`.
+    #[schemars(with = "Option<String>")]
+    pub(crate) weights: Option<Spanned<Precision>>,
+    /// Number format of the KV cache.
+    #[schemars(with = "Option<String>")]
+    pub(crate) kv_cache: Option<Spanned<Precision>>,
+    /// Stages of the pipeline.
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    pub(crate) pipeline_parallel: Option<Spanned<u32>>,
+    /// Replicas behind one endpoint.
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    pub(crate) data_parallel: Option<Spanned<u32>>,
+    /// Experts are spread over the GPUs.
+    #[schemars(with = "Option<bool>")]
+    pub(crate) expert_parallel: Option<Spanned<bool>>,
+    /// Between its GPUs.
+    #[schemars(with = "Option<LinkSpec>")]
+    pub(crate) link: Option<Spanned<LinkSpec>>,
+    /// Speculative decoding.
+    #[schemars(with = "Option<SpeculativeSpec>")]
+    pub(crate) speculative: Option<Spanned<SpeculativeSpec>>,
+    /// Prompts are computed elsewhere.
+    #[schemars(with = "Option<PrefillSpec>")]
+    pub(crate) prefill: Option<Spanned<PrefillSpec>>,
+    /// It goes to sleep without work.
+    #[schemars(with = "Option<Sleep>")]
+    pub(crate) sleep: Option<Spanned<Sleep>>,
 }
 
 /// An engine's limits.

@@ -1,5 +1,7 @@
 //! External processing as the endpoint picker protocol has it.
 
+use std::time::Duration;
+
 use equipoise_proto::ext_proc::processing_request::Request as Message;
 use equipoise_proto::ext_proc::processing_response::Response as Answer;
 use equipoise_proto::ext_proc::{BodySendMode, ProcessingRequest};
@@ -351,7 +353,10 @@ async fn a_gateway_that_only_watches_is_left_alone() {
 
 #[tokio::test]
 async fn what_runs_is_let_finish_when_the_router_stops() {
-    let router = Router::start(vec![instance("a", "m", 8000)], |_| {}).await;
+    let router = Router::start(vec![instance("a", "m", 8000)], |config| {
+        config.drain_timeout = Duration::from_secs(60);
+    })
+    .await;
     let mut stream = Stream::duplex(&router.channel).await;
     picked(&mut stream, CONCRETE).await;
     let mut health = HealthClient::new(router.channel.clone());
