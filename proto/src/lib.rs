@@ -1,6 +1,7 @@
 //! The wire contracts: our own, `equipoise.v1`, and the parts of others' that we speak. Generated code only; the `.proto` files
 //! beside it are the documentation.
 
+pub use prost::Message;
 pub use prost_types;
 
 /// Everything of `equipoise/v1`.
@@ -46,4 +47,19 @@ pub mod ext_proc {
 )]
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
+}
+
+/// OpenTelemetry's trace protocol, as far as spans are exported.
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::restriction,
+    clippy::pedantic,
+    reason = "generated code"
+)]
+pub mod otlp {
+    tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
 }

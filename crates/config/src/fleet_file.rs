@@ -16,8 +16,10 @@ use equipoise_scheduler::Scheduler;
 use toml::Spanned;
 
 use crate::error::Source;
+use crate::services::{self, Services};
 use crate::{ConfigError, FleetConfig};
-use table::{FileTable, ModelTable};
+pub(crate) use table::FileTable;
+use table::ModelTable;
 
 /// Reads fleet files. The sections:
 ///
@@ -39,16 +41,13 @@ use table::{FileTable, ModelTable};
 pub struct FleetFile;
 
 impl FleetFile {
-    /// Reads and validates a file.
+    /// Reads and validates a file that declares a fleet.
     ///
     /// # Errors
     /// The file cannot be read, or anything in it is wrong: see [`ConfigError`].
     pub fn load(path: &Path) -> Result<FleetConfig, ConfigError> {
-        let origin = path.display().to_string();
-        match fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text, &origin),
-            Err(source) => Err(ConfigError::Read { origin, source }),
-        }
+        let (text, origin) = read(path)?;
+        Self::parse(&text, &origin)
     }
 
     /// Validates the text of a file; `origin` stands for its path in errors.
@@ -56,41 +55,135 @@ impl FleetFile {
     /// # Errors
     /// Anything in it is wrong.
     pub fn parse(text: &str, origin: &str) -> Result<FleetConfig, ConfigError> {
-        let source = Source { text, origin };
-        let file: FileTable = toml::from_str(text).map_err(|error| source.syntax(&error))?;
-        validated(&source, file)
+        let file = ConfigFile::parse(text, origin)?;
+        file.require_fleet(text, origin)?;
+        Ok(file.fleet)
     }
 }
 
-/// The fleet that the tables of a file declare.
+/// A whole configuration file: a fleet, and what the services are told. Beside the sections of a [`FleetFile`] there are
+/// `[router]`, `[control_plane]`, `[agent]` and `[tracing]`; with any of them the fleet may be empty.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfigFile {
+    /// `[scheduler]`, `[tenants]`, `[[model]]` and `[[pool]]`.
+    pub fleet: FleetConfig,
+    /// The services' sections.
+    pub services: Services,
+}
+
+impl ConfigFile {
+    /// Reads and validates a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or anything in it is wrong: see [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let (text, origin) = read(path)?;
+        Self::parse(&text, &origin)
+    }
+
+    /// Validates the text of a file; `origin` stands for its path in errors.
+    ///
+    /// # Errors
+    /// The first thing that is wrong; [`crate::check`] finds all.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        let (file, problems) = Self::examine(text, origin);
+        match (file, problems.into_iter().next()) {
+            (Some(file), None) => Ok(file),
+            (_, Some(problem)) => Err(problem),
+            (None, None) => Err(empty(&Source { text, origin })),
+        }
+    }
+
+    /// The file, unless there are problems.
+    pub(crate) fn examine(text: &str, origin: &str) -> (Option<Self>, Vec<ConfigError>) {
+        let source = Source { text, origin };
+        let mut file: FileTable = match toml::from_str(text) {
+            Ok(file) => file,
+            Err(error) => return (None, vec![source.syntax(&error)]),
+        };
+        let is_service = file.router.is_some() || file.control_plane.is_some() || file.agent.is_some();
+        let mut problems = Vec::from_iter(services::check(&source, file.router.as_ref()).err());
+        let services = Services {
+            router: file.router.take().map(Spanned::into_inner).unwrap_or_default(),
+            control_plane: file.control_plane.take().unwrap_or_default(),
+            agent: file.agent.take().unwrap_or_default(),
+            tracing: file.tracing.take().unwrap_or_default(),
+        };
+        if file.pools.is_empty() && !is_service {
+            problems.push(empty(&source));
+        }
+        let fleet = declared(&source, file, &mut problems);
+        let file = problems.is_empty().then_some(Self { fleet, services });
+        (file, problems)
+    }
+
+    /// For those who cannot do without instances.
+    ///
+    /// # Errors
+    /// The file, which is `text` at `origin`, declares none.
+    pub fn require_fleet(&self, text: &str, origin: &str) -> Result<(), ConfigError> {
+        if self.fleet.instances.is_empty() {
+            return Err(empty(&Source { text, origin }));
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<(String, String), ConfigError> {
+    let origin = path.display().to_string();
+    match fs::read_to_string(path) {
+        Ok(text) => Ok((text, origin)),
+        Err(source) => Err(ConfigError::Read { origin, source }),
+    }
+}
+
+fn empty(source: &Source<'_>) -> ConfigError {
+    let end = source.text.len()..source.text.len();
+    source.invalid(
+        end,
+        "the fleet is empty: declare at least one [[model]] and one [[pool]]",
+    )
+}
+
+/// The fleet that the tables of a file declare: at least one instance.
 pub(crate) fn validated(source: &Source<'_>, file: FileTable) -> Result<FleetConfig, ConfigError> {
+    let mut problems = Vec::new();
+    if file.pools.is_empty() {
+        problems.push(empty(source));
+    }
+    let fleet = declared(source, file, &mut problems);
+    problems.into_iter().next().map_or(Ok(fleet), Err)
+}
+
+/// What is right of the fleet; the rest is among the problems.
+fn declared(source: &Source<'_>, file: FileTable, problems: &mut Vec<ConfigError>) -> FleetConfig {
     let section = file.scheduler.as_ref().map_or(0..0, Spanned::span);
     let mut scheduler = file.scheduler.map(Spanned::into_inner).unwrap_or_default();
     // Its own constructor knows what it accepts.
     if let Err(error) = Scheduler::new(scheduler.clone()) {
         let place = scheduler::place(source, &error).unwrap_or(section);
-        return Err(source.invalid(place, format!("[scheduler]: {error}")));
-    }
-
-    if let Some(tenants) = file.tenants {
+        problems.push(source.invalid(place, format!("[scheduler]: {error}")));
+    } else if let Some(tenants) = file.tenants {
         let place = tenants.span();
         scheduler.tenants.extend(tenants.into_inner());
         if let Err(error) = scheduler.validate() {
-            return Err(source.invalid(place, format!("[tenants]: {error}")));
+            problems.push(source.invalid(place, format!("[tenants]: {error}")));
         }
     }
 
     let mut profiles = BTreeMap::new();
     for table in &file.models {
-        let profile = profile(source, table)?;
-        if profiles.insert(profile.name.clone(), profile).is_some() {
-            let name = table.name.get_ref();
+        let name = table.name.get_ref();
+        // Pools may name one that is wrong: that it is, is said once.
+        let profile = profile(source, table).map_err(|problem| problems.push(problem)).ok();
+        let is_wrong = profile.is_none();
+        if profiles.insert(name.clone(), profile).is_some() && !is_wrong {
             let problem = format!("a second [[model]] is called `{name}`; every model is declared once");
-            return Err(source.invalid(table.name.span(), problem));
+            problems.push(source.invalid(table.name.span(), problem));
         }
     }
-    let instances = pool::instances(source, &file.pools, &profiles)?;
-    Ok(FleetConfig { scheduler, instances })
+    let instances = pool::instances(source, &file.pools, &profiles, problems);
+    FleetConfig { scheduler, instances }
 }
 
 /// Checks a name: it goes into URLs, labels and metrics.

@@ -101,6 +101,7 @@ fn fleet(source: &Source<'_>, table: Spanned<FleetTable>) -> Result<FleetConfig,
                 tenants: table.tenants,
                 models: table.models,
                 pools: table.pools,
+                ..crate::fleet_file::table::FileTable::default()
             },
         );
     };

@@ -5,6 +5,7 @@
 //! memory for another model. Only an engine that is stopped leaves the bare board.
 
 use equipoise_types::{Joules, Watts};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Seconds of vLLM's own work when it wakes, beside moving bytes: memory maps, caches to be allocated (vLLM's sleep mode wakes small
@@ -21,7 +22,7 @@ const START_OVERHEAD_SECONDS: f64 = 40.0;
 const LOADING_SHARE: f64 = 0.1;
 
 /// How deep an idle engine sleeps, by vLLM's levels and one below.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SleepLevel {
     /// vLLM's level 1: weights lie in the host's memory.
@@ -33,7 +34,7 @@ pub enum SleepLevel {
 }
 
 /// When an instance goes to sleep, and how deep.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sleep {
     /// How deep.

@@ -1,5 +1,6 @@
 //! How a model is served, as a fleet file says it: keys of a `[[pool]]`, and what they come to.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::deployment::{CalibrationError, Deployment, Link, Precision, Speculation, calibration};
@@ -51,7 +52,7 @@ pub struct Serving {
 }
 
 /// A link between GPUs.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LinkSpec {
     /// Bandwidth in one direction as reached, 10^9 bytes per second.
@@ -66,7 +67,7 @@ fn usual_latency_us() -> f64 {
 }
 
 /// Speculative decoding.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SpeculativeSpec {
     /// Tokens drafted in a round.
@@ -79,7 +80,7 @@ pub struct SpeculativeSpec {
 }
 
 /// The prompts' side of an instance whose answers come from elsewhere.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PrefillSpec {
     /// GPU type of the catalogue.

@@ -87,6 +87,11 @@ impl Fleet {
         }
     }
 
+    /// How old a sample may be that still says something about load, seconds.
+    pub fn set_telemetry_stale_s(&mut self, seconds: f64) {
+        self.telemetry_stale_s = seconds;
+    }
+
     /// Takes one change in.
     ///
     /// # Errors

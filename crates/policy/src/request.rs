@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use equipoise_estimate::Bounds;
 use equipoise_predict::Forecast;
 use equipoise_types::{RequestId, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Capability;
@@ -121,15 +122,19 @@ impl Wishes {
 }
 
 /// How much each force counts in the score of `equipoise` and of RouteBalance. Not negative; any sum.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Weights {
     /// Of predicted quality.
+    #[schemars(range(min = 0.0))]
     pub quality: f64,
     /// Of predicted end-to-end latency.
+    #[schemars(range(min = 0.0))]
     pub latency: f64,
     /// Of predicted marginal energy.
+    #[schemars(range(min = 0.0))]
     pub energy: f64,
     /// Of predicted price.
+    #[schemars(range(min = 0.0))]
     pub cost: f64,
 }

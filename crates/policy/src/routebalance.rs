@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use equipoise_estimate::InstanceLoad;
 use equipoise_types::{InstanceId, RandomStream};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Batching, Candidate, Choice, Policy, Request, Weights};
@@ -23,7 +24,7 @@ use crate::{Batching, Candidate, Choice, Policy, Request, Weights};
 const EPSILON: f64 = 1e-8;
 
 /// How quality enters the score.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum QualityNorm {
     /// As predicted: the code's default.
@@ -34,7 +35,7 @@ pub enum QualityNorm {
 }
 
 /// What breaks a tie of scores; afterwards, whoever was assigned longest ago.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TieBreak {
     /// The shorter queue, running and waiting.
@@ -45,7 +46,7 @@ pub enum TieBreak {
 }
 
 /// The order within a batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BatchOrder {
     /// Longest first, by the longest expected answer over the models.
@@ -60,7 +61,7 @@ pub enum BatchOrder {
 }
 
 /// How the latency of a request on an instance is predicted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LatencyTerm {
     /// Length times the estimated time per token, behind what waits there.
@@ -72,7 +73,7 @@ pub enum LatencyTerm {
 }
 
 /// Switches of the baseline.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteBalanceSettings {
     /// Quality, latency and cost; energy has no part in it.

@@ -1,11 +1,12 @@
 //! Settings of the policies: weights, absolute references, the paper baseline's switches.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{RouteBalanceSettings, Weights};
 
 /// What the policies can be told. Absent fields keep their defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicySettings {
     /// Of the `equipoise` score, where a request does not bring its own.
@@ -17,7 +18,7 @@ pub struct PolicySettings {
 }
 
 /// Absolute scales: what one unit of each force is. A request's own SLO takes the place of `e2e_s`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct References {
     /// End-to-end time at which latency counts two units, seconds: one for its length, one for being that long.
@@ -29,6 +30,7 @@ pub struct References {
     /// How much of the idle draw of the time by which a request keeps an engine busy is put to its account, [0, 1]. One: an
     /// idle engine could sleep, or its GPUs could serve others; energy is then what the ledger attributes to requests.
     /// Zero: boards stay powered whatever happens, and only what they draw above idle can be saved.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub idle_share: f64,
 }
 

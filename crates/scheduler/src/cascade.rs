@@ -5,15 +5,18 @@ use std::collections::BTreeMap;
 use equipoise_estimate::ConformalThreshold;
 use equipoise_policy::{Candidate, Request, SettingsError, Target};
 use equipoise_types::ModelId;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How sure a first answer must be.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CascadeSettings {
     /// Least confidence of an answer that is shown, [0, 1]; outcomes raise it where the risk demands.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub threshold: f64,
     /// Most expected badness of an answer that passes, (0, 1): with scores of 0 and 1 the share of bad ones.
+    #[schemars(range(min = 0.001, max = 0.999))]
     pub risk: f64,
     /// Outcomes per model that count.
     pub memory: usize,

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use equipoise_policy::{Policy, PolicySettings, SettingsError, by_name};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::tenants::{MOST_TENANTS, TenantSettings};
 use crate::{CascadeSettings, ExplorationSettings, PrefixSettings, RetrySettings};
 
 /// Settings of one scheduler. Absent fields keep their defaults.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SchedulerConfig {
     /// The policy's name, see `equipoise_policy::all_names`; `cascade[@THRESHOLD]+NAME` is that policy with a cascade.
@@ -22,6 +23,7 @@ pub struct SchedulerConfig {
     /// 0: nobody waits.
     pub queue_limit: u32,
     /// How long one may wait there, seconds.
+    #[schemars(range(min = 0.0, max = 86_400.0))]
     pub queue_timeout_s: f64,
     /// Requests wait at the router rather than in a full engine.
     pub late_binding: bool,
@@ -29,13 +31,16 @@ pub struct SchedulerConfig {
     /// score are left alone.
     pub improve_batches: bool,
     /// How often a request is sent before it is given up, at least 1.
+    #[schemars(range(min = 1, max = 100))]
     pub attempts_max: u32,
     /// How many of them may be sent again, so that failures do not multiply load.
     #[serde(skip_serializing_if = "RetrySettings::is_default")]
     pub retries: RetrySettings,
     /// Telemetry older than this says nothing about load any more, seconds.
+    #[schemars(range(min = 0.001, max = 86_400.0))]
     pub telemetry_stale_s: f64,
     /// Outcomes of a model that are remembered, about: fewer follow a change sooner, more are steadier. 10 at least.
+    #[schemars(range(min = 10.0, max = 1e6))]
     pub feedback_memory: f64,
     /// How prompts are cut into blocks, to tell what is in whose prefix cache.
     #[serde(skip_serializing_if = "PrefixSettings::is_default")]

@@ -8,7 +8,7 @@ use equipoise_policy::Request;
 use equipoise_types::{DecisionId, InstanceId, RequestId};
 use serde::{Deserialize, Serialize};
 
-use crate::Gate;
+use crate::{Gate, SchedulerConfig};
 
 /// Something that happened. The driver says when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,11 @@ pub enum Event {
     },
     /// The fleet changed, or was observed.
     Fleet(FleetDelta),
+    /// Other settings hold from now on. Checked by whoever sends them: nonsense changes nothing.
+    Configured {
+        /// All of them; the seed stays as it was.
+        config: Box<SchedulerConfig>,
+    },
     /// Somebody says how good the answer to a decision was. Once for each; what comes too late changes nothing.
     Feedback {
         /// Which decision.

@@ -3,6 +3,7 @@
 
 use equipoise_policy::{Candidate, Request, SettingsError, Target};
 use equipoise_types::{ModelId, RandomStream, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 const HOUR_S: f64 = 3600.0;
@@ -10,13 +11,15 @@ const HOUR_S: f64 = 3600.0;
 const LARGEST_BUDGET: f64 = 1e6;
 
 /// How much may be explored.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExplorationSettings {
     /// Probability that a request of `auto` without hard wishes explores, [0, 1]; 0: never.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub share: f64,
     /// What exploring may cost in an hour: predicted quality that the policy's choice had above the explored one, summed
     /// over requests. 1 is as much as one good answer turned bad. Hours are those of the run's clock.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub budget_per_hour: f64,
 }
 

@@ -3,13 +3,14 @@
 
 use equipoise_policy::SettingsError;
 use equipoise_types::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Retries are held against the requests of about so long.
 const MEMORY_S: f64 = 10.0;
 
 /// `[scheduler.retries]`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetrySettings {
     /// Retries that are allowed per request, of those that arrived in the last ten seconds and those that are out; [0, 1].

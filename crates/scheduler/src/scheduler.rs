@@ -171,6 +171,7 @@ impl Scheduler {
                     self.serve_queue(now, actions);
                 }
             }
+            Event::Configured { config } => self.configure(now, *config, actions),
             Event::Feedback { decision, score } => self.last_feedback = Some(self.feedback(now, decision, score)),
             Event::Timer => {}
         }
@@ -588,6 +589,7 @@ impl Scheduler {
     }
 }
 
+mod configure;
 mod escalation;
 mod feedback;
 mod improve;

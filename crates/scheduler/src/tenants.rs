@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use equipoise_policy::{Candidate, SettingsError};
 use equipoise_types::{RequestId, Timestamp};
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 const HOUR_S: f64 = 3600.0;
@@ -19,7 +20,7 @@ pub(crate) const MOST_TENANTS: usize = 10_000;
 const ROUNDING: f64 = 1e-9;
 
 /// What holds for one tenant, `[tenants.NAME]`. What is absent does not bind.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TenantSettings {
     /// Labels that an instance must carry to get this tenant's requests; a request cannot ask for other values.
@@ -101,6 +102,10 @@ struct Bucket {
 }
 
 impl Bucket {
+    fn window_s(&self) -> f64 {
+        (self.capacity / self.per_s).round()
+    }
+
     fn fill(&mut self, now: Timestamp) {
         self.level = (self.level + now.secs_since(self.filled_at) * self.per_s).min(self.capacity);
         self.filled_at = self.filled_at.max(now);
@@ -152,6 +157,23 @@ impl Tenants {
             buckets: all.filter(|(_, buckets)| !buckets.is_empty()).collect(),
             reserved: IndexMap::new(),
         }
+    }
+
+    /// Takes other budgets over. What is spent of one stays spent, whatever the budget is now; what is reserved stays so.
+    pub(crate) fn configure(&mut self, now: Timestamp, settings: &BTreeMap<String, TenantSettings>) {
+        let mut fresh = Self::new(settings).buckets;
+        for (name, buckets) in &mut fresh {
+            let before = self.buckets.get(name);
+            for bucket in buckets {
+                bucket.filled_at = now;
+                let same = |held: &&Bucket| held.unit == bucket.unit && held.window_s() == bucket.window_s();
+                if let Some(mut held) = before.and_then(|before| before.iter().find(same)).copied() {
+                    held.fill(now);
+                    bucket.level -= held.capacity - held.level;
+                }
+            }
+        }
+        self.buckets = fresh;
     }
 
     /// What is left to a tenant; `None` where no budget binds.

@@ -104,6 +104,12 @@ entries! {
         "Dispatches that failed before their first token and were tried on another instance";
     ROUTER_CONTROL_PLANE_CONNECTED, "equipoise_router_control_plane_connected", Gauge, "boolean", [],
         "1 while the stream from the control plane is up, 0 while the router serves on last-known-good state";
+    ROUTER_CONFIG_RELOADS, "equipoise_router_config_reloads_total", Counter, "reloads", ["outcome"],
+        "Times that a configuration file had changed: applied, or refused and the old settings kept";
+    ROUTER_ACCESS_LOG_DROPPED, "equipoise_router_access_log_dropped_total", Counter, "lines", [],
+        "Lines of the access log that were not written because its writer could not keep up";
+    ROUTER_SPANS, "equipoise_router_spans_total", Counter, "spans", ["outcome"],
+        "Spans of sampled traces: exported, dropped because the queue was full, or failed at the collector";
     FEEDBACK, "equipoise_feedback_total", Counter, "judgements", ["outcome"],
         "Feedback on answers that reached this router: taken, of an unknown decision, a duplicate, or invalid";
     FEEDBACK_ANSWERS, "equipoise_feedback_answers_total", Counter, "answers", ["model"],
@@ -173,7 +179,7 @@ mod tests {
     use super::*;
     use crate::{
         AgentMetrics, ControlMetrics, Direction, EnergyCause, ExtProcOutcome, FeedbackOutcome, GateOutcome,
-        GatewayMetrics, Outcome, RouterMetrics, exposition,
+        GatewayMetrics, ObservingMetrics, Outcome, ReloadOutcome, RouterMetrics, SpanOutcome, exposition,
     };
 
     #[test]
@@ -191,6 +197,9 @@ mod tests {
         router.observe_feedback("m", 0.5, 1.0, 0.0);
         router.set_feedback_shift("m", 0.0);
         GatewayMetrics::new(&mut registry).count_ext_proc(ExtProcOutcome::Picked);
+        let observing = ObservingMetrics::new(&mut registry);
+        observing.count_reload(ReloadOutcome::Applied);
+        observing.count_spans(SpanOutcome::Exported, 1);
         ControlMetrics::new(&mut registry).add_energy("i", EnergyCause::Idle, 1);
         let agent = AgentMetrics::new(&mut registry);
         agent.set_engine_healthy("i", true);

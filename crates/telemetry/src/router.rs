@@ -23,15 +23,22 @@ pub enum Outcome {
     Cancelled,
 }
 
-impl EncodeLabelValue for Outcome {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let text = match self {
+impl Outcome {
+    /// Its name in metrics, logs and spans.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Answered => "answered",
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
-        };
-        EncodeLabelValue::encode(&text, encoder)
+        }
+    }
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.name(), encoder)
     }
 }
 

@@ -52,6 +52,54 @@ impl TraceContext {
         Self::extract(headers).map_or_else(|| Self::root(false), |caller| caller.child())
     }
 
+    /// The caller's context continued, with the caller's span; or a new trace, sampled in `ratio` of cases ([0, 1]).
+    #[must_use]
+    pub fn accept(headers: &HeaderMap, ratio: f64) -> (Self, Option<[u8; 8]>) {
+        match Self::extract(headers) {
+            Some(caller) => (caller.child(), Some(caller.span.span_id().to_bytes())),
+            None => (Self::root_sampled(ratio), None),
+        }
+    }
+
+    /// The start of a new trace, sampled in `ratio` of cases by its id, so that every sampler with that ratio agrees
+    /// (`TraceIdRatioBased` of the OpenTelemetry SDK specification).
+    #[must_use]
+    pub fn root_sampled(ratio: f64) -> Self {
+        let root = Self::root(false);
+        let bytes = root.span.trace_id().to_bytes();
+        let low = bytes[8..].iter().fold(0_u64, |low, byte| (low << 8) | u64::from(*byte));
+        let share = (low >> 1) as f64 / (1_u64 << 63) as f64;
+        if share < ratio {
+            root.with_flags(TraceFlags::SAMPLED)
+        } else {
+            root
+        }
+    }
+
+    fn with_flags(self, flags: TraceFlags) -> Self {
+        let span = self.span;
+        let span = SpanContext::new(
+            span.trace_id(),
+            span.span_id(),
+            flags,
+            false,
+            span.trace_state().clone(),
+        );
+        Self { span }
+    }
+
+    /// The trace id and the span id as they are on the wire.
+    #[must_use]
+    pub fn ids(&self) -> ([u8; 16], [u8; 8]) {
+        (self.span.trace_id().to_bytes(), self.span.span_id().to_bytes())
+    }
+
+    /// Vendors' state, as a header has it.
+    #[must_use]
+    pub fn trace_state(&self) -> String {
+        self.span.trace_state().header()
+    }
+
     /// A new span in the same trace, with the same sampling and state.
     #[must_use]
     pub fn child(&self) -> Self {
@@ -162,6 +210,24 @@ mod tests {
         assert_eq!(outgoing["traceparent"], format!("00-{TRACE}-{}-01", child.span_id()));
         assert_eq!(outgoing["tracestate"], "a=1,b=2");
         assert_eq!(outgoing.get_all("tracestate").iter().count(), 1);
+    }
+
+    #[test]
+    fn roots_are_sampled_by_their_id() {
+        let sampled = |ratio| {
+            (0..2000)
+                .filter(|_| TraceContext::root_sampled(ratio).is_sampled())
+                .count()
+        };
+        assert_eq!((sampled(0.0), sampled(1.0)), (0, 2000));
+        let half = sampled(0.5);
+        // Twelve standard deviations.
+        assert!((730..1270).contains(&half), "{half}");
+        let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
+        let (context, caller) = TraceContext::accept(&headers(&[("traceparent", &parent)]), 0.0);
+        assert_eq!(caller, Some([0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31]));
+        assert!(context.is_sampled(), "a caller's flag counts");
+        assert_eq!(TraceContext::accept(&HeaderMap::new(), 1.0).1, None);
     }
 
     #[test]

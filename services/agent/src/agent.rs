@@ -2,10 +2,8 @@
 
 use crate::backoff::Backoff;
 use crate::config::{AgentConfig, AgentError};
-use crate::engines::EngineWatch;
 use crate::exposition;
-use crate::gpu_meter::GpuMeters;
-use crate::gpu_thread::GpuThread;
+use crate::replacement::Watches;
 use crate::session::Session;
 use crate::shared::Shared;
 use equipoise_backend::{EngineClient, EngineClientConfig};
@@ -14,6 +12,7 @@ use equipoise_telemetry::{AgentMetrics, Registry};
 use equipoise_types::RandomStream;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::transport::Endpoint;
 
@@ -26,6 +25,9 @@ pub struct Agent;
 #[derive(Debug)]
 pub struct RunningAgent {
     shared: Arc<Shared>,
+    node: String,
+    watches: Watches,
+    registered: watch::Sender<Vec<Instance>>,
     tasks: JoinSet<()>,
     session: JoinSet<()>,
     /// Serves the metrics as long as the agent lives.
@@ -58,25 +60,24 @@ impl Agent {
         };
         let mut registry = Registry::default();
         let shared = Arc::new(Shared::new(telemetry_interval, AgentMetrics::new(&mut registry)));
-        let mut engines = Vec::with_capacity(instances.len());
         for instance in &mut instances {
             instance.node.clone_from(&node);
-            engines.push(EngineWatch::new(
-                instance.name.clone(),
-                engine_client(instance)?,
-                instance.emulated,
-            ));
         }
         let mut tasks = JoinSet::new();
-        if let Some(thread) = GpuThread::start(nvml, Arc::clone(&shared)).await? {
-            tasks.spawn(GpuMeters::new(thread, &instances).run(Arc::clone(&shared)));
-        }
-        for engine in engines {
-            tasks.spawn(engine.run(Arc::clone(&shared)));
-        }
+        let mut watches = Watches::new(nvml);
+        watches.set(&instances, &mut tasks, &shared).await?;
+        let (registered, registrations) = watch::channel(instances);
         let backoff = Backoff::new(RandomStream::new(0).derive("reconnect").derive(&node));
         let mut session = JoinSet::new();
-        session.spawn(Session::new(endpoint, node, instances, lease_ttl, backoff, Arc::clone(&shared)).run());
+        let talking = Session::new(
+            endpoint,
+            node.clone(),
+            registrations,
+            lease_ttl,
+            backoff,
+            Arc::clone(&shared),
+        );
+        session.spawn(talking.run());
         let mut exposition = JoinSet::new();
         let metrics_addr = exposed.map(|(listener, address)| {
             exposition.spawn(exposition::serve(listener, registry));
@@ -85,6 +86,9 @@ impl Agent {
         });
         Ok(RunningAgent {
             shared,
+            node,
+            watches,
+            registered,
             tasks,
             session,
             exposition,
@@ -105,7 +109,7 @@ fn control_endpoint(control: String) -> Result<Endpoint, AgentError> {
     Err(AgentError::Control { control, reason })
 }
 
-fn engine_client(instance: &Instance) -> Result<EngineClient, AgentError> {
+pub(crate) fn engine_client(instance: &Instance) -> Result<EngineClient, AgentError> {
     EngineClient::new(&instance.endpoint, EngineClientConfig::default()).map_err(|source| AgentError::Endpoint {
         instance: instance.name.clone(),
         source,
@@ -117,6 +121,22 @@ impl RunningAgent {
     #[must_use]
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
         self.metrics_addr
+    }
+
+    /// Serves these instances from now on. The node registers again with them, in one step: who stays is never away. An
+    /// engine that is left out is not touched; what runs there may end.
+    ///
+    /// # Errors
+    /// As of [`Agent::start`]; then nothing has changed.
+    pub async fn replace_instances(&mut self, mut instances: Vec<Instance>) -> Result<(), AgentError> {
+        for instance in &mut instances {
+            instance.node.clone_from(&self.node);
+        }
+        self.watches.set(&instances, &mut self.tasks, &self.shared).await?;
+        // What is watched no longer has ended its task, which is not of interest.
+        while self.tasks.try_join_next().is_some() {}
+        self.registered.send_replace(instances);
+        Ok(())
     }
 
     /// Stops: sends what was measured, gives the lease back, and returns when all has ended (a few seconds at most).
@@ -135,7 +155,9 @@ impl RunningAgent {
 
 async fn join(tasks: &mut JoinSet<()>) {
     while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
+        if let Err(error) = ended
+            && !error.is_cancelled()
+        {
             tracing::error!(%error, "a task of the agent failed");
         }
     }

@@ -66,26 +66,31 @@ impl AgentConfig {
                 node: self.node.clone(),
             });
         }
-        let mut names = BTreeSet::new();
-        let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
-        for instance in &self.instances {
-            if instance.name.is_empty() || !names.insert(instance.name.as_str()) {
-                return Err(AgentError::InstanceName {
-                    name: instance.name.clone(),
+        check_instances(&self.instances)
+    }
+}
+
+/// Names once each, and GPUs.
+pub(crate) fn check_instances(instances: &[Instance]) -> Result<(), AgentError> {
+    let mut names = BTreeSet::new();
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for instance in instances {
+        if instance.name.is_empty() || !names.insert(instance.name.as_str()) {
+            return Err(AgentError::InstanceName {
+                name: instance.name.clone(),
+            });
+        }
+        for gpu in &instance.gpus {
+            if let Some(first) = owners.insert(gpu, &instance.name) {
+                return Err(AgentError::SharedGpu {
+                    gpu: gpu.clone(),
+                    first: first.to_owned(),
+                    second: instance.name.clone(),
                 });
             }
-            for gpu in &instance.gpus {
-                if let Some(first) = owners.insert(gpu, &instance.name) {
-                    return Err(AgentError::SharedGpu {
-                        gpu: gpu.clone(),
-                        first: first.to_owned(),
-                        second: instance.name.clone(),
-                    });
-                }
-            }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Why an agent cannot start.

@@ -37,6 +37,10 @@ impl EngineWatch {
         }
     }
 
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
+    }
+
     /// Looks until sampling ends; at an engine that meters itself once more then, so that its last interval is not lost.
     pub(crate) async fn run(mut self, shared: Arc<Shared>) {
         while shared.tick().await {

@@ -22,6 +22,7 @@ mod gpu_thread;
 mod health;
 mod idle;
 mod outbox;
+mod replacement;
 mod session;
 mod shared;
 

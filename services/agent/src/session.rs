@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -30,6 +30,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 enum End {
     Stopped,
+    /// The node has other instances now.
+    Changed,
     Failed(String),
     /// Trying again will not help before somebody mends something; the control plane's own words.
     Refused(String),
@@ -56,7 +58,7 @@ pub(crate) struct Session {
     node: String,
     /// Tells this process from another that was given the same node name.
     agent: String,
-    instances: Vec<Instance>,
+    instances: watch::Receiver<Vec<Instance>>,
     lease_ttl: Duration,
     backoff: Backoff,
     shared: Arc<Shared>,
@@ -66,7 +68,7 @@ impl Session {
     pub(crate) fn new(
         endpoint: Endpoint,
         node: String,
-        instances: Vec<Instance>,
+        instances: watch::Receiver<Vec<Instance>>,
         lease_ttl: Duration,
         backoff: Backoff,
         shared: Arc<Shared>,
@@ -103,10 +105,12 @@ impl Session {
                     let end = self.stream(client.clone(), &lease).await;
                     shared.metrics.connected.set(0);
                     complaint.settle();
-                    if matches!(end, End::Stopped) {
-                        return deregister(client, lease.lease_id).await;
+                    match end {
+                        End::Stopped => return deregister(client, lease.lease_id).await,
+                        // The new registration takes the old one's place.
+                        End::Changed => continue,
+                        end => end,
                     }
-                    end
                 }
                 Err(end) => end,
             };
@@ -122,7 +126,7 @@ impl Session {
 
     fn complain(&self, complaint: &mut Complaint, end: &End) {
         match end {
-            End::Stopped => {}
+            End::Stopped | End::Changed => {}
             End::Failed(reason) if complaint.is_new(reason, Instant::now()) => {
                 tracing::warn!(reason, "no control plane; measuring goes on and energy is kept");
             }
@@ -137,14 +141,16 @@ impl Session {
         }
     }
 
-    async fn register(&self) -> Result<(AgentServiceClient<Channel>, RegisterResponse), End> {
+    async fn register(&mut self) -> Result<(AgentServiceClient<Channel>, RegisterResponse), End> {
         let channel = within("connecting", self.endpoint.connect())
             .await?
             .map_err(|error| End::Failed(format!("cannot connect to {}: {}", self.endpoint.uri(), chain(&error))))?;
         let mut client = AgentServiceClient::new(channel);
+        let instances = self.instances.borrow_and_update().clone();
+        let count = instances.len();
         let request = RegisterRequest {
             node: self.node.clone(),
-            instances: self.instances.clone(),
+            instances,
             lease_ttl_ms: u32::try_from(self.lease_ttl.as_millis()).unwrap_or(u32::MAX),
             agent: self.agent.clone(),
         };
@@ -158,7 +164,7 @@ impl Session {
             node = self.node,
             // In the control plane's notation, so that the two logs can be held together.
             lease = format_args!("{:x}", lease.lease_id),
-            instances = self.instances.len(),
+            instances = count,
             "registered"
         );
         Ok((client, lease))
@@ -211,6 +217,8 @@ impl Session {
                     }
                     due = shared.next_tick(phase);
                 }
+                // The sender goes with the agent; then the session is stopped, too.
+                Ok(()) = self.instances.changed() => return End::Changed,
                 () = shared.stopped() => return farewell(sent, acks, &shared).await,
             }
         }

@@ -1,11 +1,17 @@
 //! `equipoise agent`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use equipoise_agent::{Agent, AgentConfig, NvmlMode};
+use equipoise_agent::{Agent, AgentConfig, NvmlMode, RunningAgent};
+use equipoise_config::{FleetConfig, Services};
 
 use crate::emulation::Engines;
-use crate::{cli, host, scheduling, signal, terminal};
+use crate::{cli, host, reload, scheduling, signal, terminal};
+
+const CONTROL: &str = "http://127.0.0.1:8090";
+/// How long an emulator that is no longer in the fleet is left to requests that were on their way.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// `auto`, `off`, or a path.
 pub(crate) fn nvml_mode(text: &str) -> NvmlMode {
@@ -16,27 +22,61 @@ pub(crate) fn nvml_mode(text: &str) -> NvmlMode {
     }
 }
 
+/// What flags say, or the file's section, or nothing.
+pub(crate) fn nvml_of(flag: Option<&String>, services: &Services) -> NvmlMode {
+    nvml_mode(flag.or(services.agent.nvml.as_ref()).map_or("auto", String::as_str))
+}
+
 pub(crate) async fn run(options: cli::Agent) -> anyhow::Result<()> {
-    let fleet = scheduling::fleet(options.fleet.as_deref())?;
-    let engines = Engines::start(&fleet).await?;
-    let mut config = AgentConfig::new(
-        options.control,
-        options.node.unwrap_or_else(host::name),
-        engines.instances.clone(),
-    );
-    config.metrics_addr = options.metrics_listen;
-    config.nvml = nvml_mode(&options.nvml);
+    let file = scheduling::file(options.fleet.as_deref())?;
+    let section = &file.services.agent;
+    let mut engines = Engines::start(&file.fleet).await?;
+    let control = options
+        .control
+        .or(section.control.clone())
+        .unwrap_or(CONTROL.to_owned());
+    let node = options.node.or(section.node.clone()).unwrap_or_else(host::name);
+    let mut config = AgentConfig::new(control, node, engines.instances.clone());
+    config.metrics_addr = options.metrics_listen.or(section.metrics_listen.map(|listen| listen.0));
+    config.nvml = nvml_of(options.nvml.as_ref(), &file.services);
     let (node, control) = (config.node.clone(), config.control.clone());
-    let agent = Agent::start(config).await?;
+    let mut agent = Agent::start(config).await?;
     terminal::complain(&format!(
         "agent: node {node}, {} instances ({} emulated), control plane {control}",
         engines.instances.len(),
         engines.emulated(),
     ));
-    signal::then(async {
+    signal::asked_to_stop(reload::follow_if_any(options.fleet, async |file| {
+        if let Ok(file) = file {
+            change(&mut agent, &mut engines, &file.fleet).await;
+        }
+    }))
+    .await;
+    signal::drain(async {
         agent.shutdown().await;
         engines.shutdown().await;
     })
     .await;
     Ok(())
+}
+
+/// Serves another fleet's instances: those that are new are there before those that are gone are not.
+pub(crate) async fn change(agent: &mut RunningAgent, engines: &mut Engines, fleet: &FleetConfig) {
+    if fleet.instances.is_empty() {
+        tracing::error!("the file declares no instance any more; the old ones stay");
+        return;
+    }
+    let retired = match engines.change_to(fleet).await {
+        Ok(retired) => retired,
+        Err(error) => return tracing::error!("the instances stay as they were: {error:#}"),
+    };
+    if let Err(error) = agent.replace_instances(engines.instances.clone()).await {
+        tracing::error!("the instances stay as they were: {error}");
+    }
+    for emulator in retired {
+        tokio::spawn(async move {
+            tokio::time::sleep(FAREWELL).await;
+            emulator.shutdown().await;
+        });
+    }
 }

@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Calibrate(crate::calibrate::Options),
     /// Why a router decided as it did: every candidate with what was predicted of it.
     Explain(Explain),
+    /// Is a configuration file right, and what may be in one.
+    Config(Config),
 }
 
 /// The help of an option that names policies: `what`, and all there are.
@@ -80,26 +82,28 @@ pub(crate) struct Scheduling {
     /// Write every event and decision to this file, for `equipoise replay`.
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
+    /// Write one line of JSON for each request to this file; `-` for standard output. See docs/observability.md.
+    #[arg(long, value_name = "FILE|-", env = "EQUIPOISE_ACCESS_LOG")]
+    pub(crate) access_log: Option<String>,
     /// What forecasts quality and length from prompts: `embedded` (mathematics, code, examination questions), `off`, or
     /// an artifact of `equipoise predictor train`. Models that it does not know are as good as the fleet declares.
-    #[arg(
-        long,
-        value_name = "FILE|off|embedded",
-        env = "EQUIPOISE_PREDICTOR",
-        default_value = "embedded"
-    )]
-    pub(crate) predictor: PredictorSource,
+    /// Default: `embedded`, or what the configuration file says.
+    #[arg(long, value_name = "FILE|off|embedded", env = "EQUIPOISE_PREDICTOR")]
+    pub(crate) predictor: Option<PredictorSource>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
     /// A fleet file; pools with `endpoints` are real engines, pools with `count` are emulated. Default: a built-in
-    /// emulated fleet of six instances.
-    #[arg(long, value_name = "FILE")]
+    /// emulated fleet of six instances. Followed: scheduler, tenants and pools change without a restart.
+    #[arg(long, value_name = "FILE", visible_alias = "config", env = "EQUIPOISE_CONFIG")]
     pub(crate) fleet: Option<PathBuf>,
     /// Where clients reach the OpenAI API.
     #[arg(long, default_value = "127.0.0.1:8080", env = "EQUIPOISE_LISTEN")]
     pub(crate) listen: SocketAddr,
+    /// Serve the router's gRPC (route service, external processing, feedback) here.
+    #[arg(long, env = "EQUIPOISE_GRPC_LISTEN")]
+    pub(crate) grpc_listen: Option<SocketAddr>,
     /// Where the control plane's gRPC listens.
     #[arg(long, default_value = "127.0.0.1:8090")]
     pub(crate) control_listen: SocketAddr,
@@ -109,45 +113,49 @@ pub(crate) struct Up {
     /// Cluster state: `embedded` (in memory), `embedded:PATH`, `etcd://HOST:PORT[,HOST:PORT]`.
     #[arg(long, default_value = "embedded")]
     pub(crate) store: String,
-    /// GPU telemetry: auto, off, or the path of an NVML library.
-    #[arg(long, default_value = "auto")]
-    pub(crate) nvml: String,
+    /// GPU telemetry: auto (the default), off, or the path of an NVML library.
+    #[arg(long, env = "EQUIPOISE_NVML")]
+    pub(crate) nvml: Option<String>,
     #[command(flatten)]
     pub(crate) scheduling: Scheduling,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ControlPlane {
-    /// Cluster state: `embedded` (in memory), `embedded:PATH`, `etcd://HOST:PORT[,HOST:PORT]`.
-    #[arg(long, default_value = "embedded", env = "EQUIPOISE_STORE")]
-    pub(crate) store: String,
-    /// Where gRPC listens.
-    #[arg(long, default_value = "127.0.0.1:8090")]
-    pub(crate) listen: SocketAddr,
-    /// Where the fleet page is; `off` for none.
-    #[arg(long, default_value = "127.0.0.1:8091")]
-    pub(crate) page_listen: String,
-    /// Its name, unique among the control planes that share a store, and the same after a restart.
-    #[arg(long, default_value = "control-plane")]
-    pub(crate) name: String,
+    /// A configuration file, for its [control_plane] section; what is said here or by a variable goes before it.
+    #[arg(long, value_name = "FILE", env = "EQUIPOISE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Cluster state: `embedded` (in memory; the default), `embedded:PATH`, `etcd://HOST:PORT[,HOST:PORT]`.
+    #[arg(long, env = "EQUIPOISE_STORE")]
+    pub(crate) store: Option<String>,
+    /// Where gRPC listens. Default: 127.0.0.1:8090.
+    #[arg(long, env = "EQUIPOISE_CONTROL_LISTEN")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where the fleet page is; `off` for none. Default: 127.0.0.1:8091.
+    #[arg(long, env = "EQUIPOISE_PAGE_LISTEN")]
+    pub(crate) page_listen: Option<String>,
+    /// Its name, unique among the control planes that share a store, and the same after a restart. Default: control-plane.
+    #[arg(long, env = "EQUIPOISE_CONTROL_NAME")]
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Router {
-    /// The control plane.
-    #[arg(long, default_value = "http://127.0.0.1:8090", env = "EQUIPOISE_CONTROL")]
-    pub(crate) control: String,
-    /// Where clients reach the OpenAI API.
-    #[arg(long, default_value = "127.0.0.1:8080", env = "EQUIPOISE_LISTEN")]
-    pub(crate) listen: SocketAddr,
+    /// The control plane. Default: http://127.0.0.1:8090.
+    #[arg(long, env = "EQUIPOISE_CONTROL")]
+    pub(crate) control: Option<String>,
+    /// Where clients reach the OpenAI API. Default: 127.0.0.1:8080.
+    #[arg(long, env = "EQUIPOISE_LISTEN")]
+    pub(crate) listen: Option<SocketAddr>,
     /// Its name, unique among the routers of a control plane. Default: HOST-PORT.
-    #[arg(long)]
+    #[arg(long, env = "EQUIPOISE_ROUTER_NAME")]
     pub(crate) name: Option<String>,
-    /// Serve gRPC (FeedbackService) here.
-    #[arg(long)]
+    /// Serve gRPC (route service, external processing, feedback) here.
+    #[arg(long, env = "EQUIPOISE_GRPC_LISTEN")]
     pub(crate) grpc_listen: Option<SocketAddr>,
-    /// A fleet file; only its [scheduler] section is read here.
-    #[arg(long, value_name = "FILE")]
+    /// A configuration file, for its [router], [scheduler], [tenants] and [tracing]; what is said here or by a variable goes
+    /// before it. Followed: scheduler and tenants change without a restart.
+    #[arg(long, value_name = "FILE", visible_alias = "config", env = "EQUIPOISE_CONFIG")]
     pub(crate) fleet: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) scheduling: Scheduling,
@@ -155,21 +163,22 @@ pub(crate) struct Router {
 
 #[derive(Debug, Args)]
 pub(crate) struct Agent {
-    /// The control plane.
-    #[arg(long, default_value = "http://127.0.0.1:8090", env = "EQUIPOISE_CONTROL")]
-    pub(crate) control: String,
-    /// The fleet file whose instances this node serves. Default: the built-in emulated fleet.
-    #[arg(long, value_name = "FILE")]
+    /// The control plane. Default: http://127.0.0.1:8090.
+    #[arg(long, env = "EQUIPOISE_CONTROL")]
+    pub(crate) control: Option<String>,
+    /// The fleet file whose instances this node serves, and its [agent] section. Default: the built-in emulated fleet.
+    /// Followed: pools come and go without a restart.
+    #[arg(long, value_name = "FILE", visible_alias = "config", env = "EQUIPOISE_CONFIG")]
     pub(crate) fleet: Option<PathBuf>,
     /// This node's name, unique in the cluster. Default: the host's name.
     #[arg(long, env = "EQUIPOISE_NODE")]
     pub(crate) node: Option<String>,
     /// Serve the agent's own metrics and health here.
-    #[arg(long)]
+    #[arg(long, env = "EQUIPOISE_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<SocketAddr>,
-    /// GPU telemetry: auto, off, or the path of an NVML library.
-    #[arg(long, default_value = "auto")]
-    pub(crate) nvml: String,
+    /// GPU telemetry: auto (the default), off, or the path of an NVML library.
+    #[arg(long, env = "EQUIPOISE_NVML")]
+    pub(crate) nvml: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -282,6 +291,23 @@ pub(crate) enum Grouping {
     Model,
     Gpu,
     Tenant,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    pub(crate) action: ConfigAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigAction {
+    /// Examine a file: prints everything that is wrong with it, with line and column, and exits with 1; or `ok`.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of a configuration file.
+    Schema,
 }
 
 #[derive(Debug, Args)]

@@ -1,14 +1,23 @@
 //! `equipoise control-plane`.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use anyhow::Context as _;
 use equipoise_control_plane::{ControlPlane, ControlPlaneConfig, RunningControlPlane};
 
 use equipoise_store::SharedStore;
 
-use crate::{cli, signal, terminal};
+use crate::{cli, scheduling, signal, terminal};
+
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8090);
+const PAGE_LISTEN: &str = "127.0.0.1:8091";
+const STORE: &str = "embedded";
+const NAME: &str = "control-plane";
 
 pub(crate) async fn run(options: cli::ControlPlane) -> anyhow::Result<()> {
-    let page_addr = match options.page_listen.as_str() {
+    let section = scheduling::config(options.config.as_deref())?.services.control_plane;
+    let page_listen = options.page_listen.or(section.page_listen);
+    let page_addr = match page_listen.as_deref().unwrap_or(PAGE_LISTEN) {
         "off" => None,
         addr => Some(
             addr.parse()
@@ -16,17 +25,21 @@ pub(crate) async fn run(options: cli::ControlPlane) -> anyhow::Result<()> {
         ),
     };
     let config = ControlPlaneConfig {
-        name: options.name,
-        grpc_addr: options.listen,
+        name: options.name.or(section.name).unwrap_or(NAME.to_owned()),
+        grpc_addr: options
+            .listen
+            .or(section.listen.map(|listen| listen.0))
+            .unwrap_or(LISTEN),
         page_addr,
         ..ControlPlaneConfig::default()
     };
-    let store = equipoise_store::open(&options.store).await?;
+    let store_url = options.store.or(section.store).unwrap_or(STORE.to_owned());
+    let store = equipoise_store::open(&store_url).await?;
     let plane = ControlPlane::start(config, store.clone()).await?;
     terminal::complain(&format!(
         "control plane: gRPC on {}, state in {}",
         plane.grpc_addr(),
-        options.store
+        store_url
     ));
     if let Some(page) = plane.page_addr() {
         terminal::complain(&format!("fleet page:    http://{page}/"));

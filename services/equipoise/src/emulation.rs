@@ -1,7 +1,9 @@
 //! Emulated engines for the instances of a fleet file that have no endpoint.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
-use equipoise_config::FleetConfig;
+use equipoise_config::{DeclaredInstance, FleetConfig};
 use equipoise_emulator::{Emulator, EmulatorConfig, OutputLengths, RunningEmulator};
 use equipoise_proto::v1;
 
@@ -10,7 +12,7 @@ use crate::instance;
 /// A fleet whose every instance has an endpoint, and the emulators behind those that are emulated.
 pub(crate) struct Engines {
     pub(crate) instances: Vec<v1::Instance>,
-    emulators: Vec<RunningEmulator>,
+    emulators: BTreeMap<String, (DeclaredInstance, RunningEmulator)>,
 }
 
 impl Engines {
@@ -18,32 +20,55 @@ impl Engines {
     pub(crate) async fn start(fleet: &FleetConfig) -> anyhow::Result<Self> {
         let mut engines = Self {
             instances: Vec::new(),
-            emulators: Vec::new(),
+            emulators: BTreeMap::new(),
         };
+        engines.change_to(fleet).await?;
+        Ok(engines)
+    }
+
+    /// Takes another fleet's instances. Emulators that are in both go on; those that are in the old one only are handed
+    /// back: they serve until they are shut down.
+    pub(crate) async fn change_to(&mut self, fleet: &FleetConfig) -> anyhow::Result<Vec<RunningEmulator>> {
+        let mut instances = Vec::new();
+        let mut fresh = Vec::new();
         for (index, declared) in fleet.instances.iter().enumerate() {
             if let Some(real) = instance::real(declared) {
-                engines.instances.push(real);
+                instances.push(real);
                 continue;
             }
-            let spec = &declared.spec;
-            let step_model = declared.step_model()?;
-            let mut config = EmulatorConfig::new(spec.model.name.clone(), step_model);
-            config.seed = fleet.scheduler.seed.wrapping_add(index as u64);
-            config.gpus = spec.gpu_count();
-            if let Some(mean_tokens) = spec.model.mean_output_tokens {
-                config.output_lengths = OutputLengths {
-                    mean_tokens,
-                    ..OutputLengths::default()
-                };
-            }
-            let emulator = Emulator::start(config)
-                .await
-                .with_context(|| format!("instance {} cannot be emulated", spec.name))?;
-            let endpoint = format!("http://{}", emulator.addr());
-            engines.instances.push(instance::on_the_wire(spec, endpoint, true));
-            engines.emulators.push(emulator);
+            let name = &declared.spec.name;
+            let kept = self
+                .emulators
+                .get(name)
+                .filter(|(held, _)| is_same_engine(held, declared));
+            let addr = match kept {
+                Some((_, emulator)) => emulator.addr(),
+                None => {
+                    let seed = fleet.scheduler.seed.wrapping_add(index as u64);
+                    let emulator = emulate(declared, seed).await?;
+                    let addr = emulator.addr();
+                    fresh.push((declared.clone(), emulator));
+                    addr
+                }
+            };
+            instances.push(instance::on_the_wire(&declared.spec, format!("http://{addr}"), true));
         }
-        Ok(engines)
+        let wanted = |name: &str| {
+            instances
+                .iter()
+                .any(|instance| instance.emulated && instance.name == name)
+        };
+        let (kept, gone) = std::mem::take(&mut self.emulators)
+            .into_iter()
+            .partition(|(name, _)| wanted(name));
+        self.emulators = kept;
+        let mut retired: Vec<RunningEmulator> = BTreeMap::into_values(gone).map(|(_, emulator)| emulator).collect();
+        for (declared, emulator) in fresh {
+            let before = self.emulators.insert(declared.spec.name.clone(), (declared, emulator));
+            retired.extend(before.map(|(_, emulator)| emulator));
+        }
+        self.instances = instances;
+        Ok(retired)
     }
 
     /// How many are emulated.
@@ -53,8 +78,37 @@ impl Engines {
 
     /// Stops the emulators.
     pub(crate) async fn shutdown(self) {
-        for emulator in self.emulators {
+        for (_, emulator) in self.emulators.into_values() {
             emulator.shutdown().await;
         }
     }
+}
+
+/// Whether one emulator can stand for both: what differs is only what the control plane is told.
+fn is_same_engine(one: &DeclaredInstance, other: &DeclaredInstance) -> bool {
+    let told = |declared: &DeclaredInstance| {
+        let mut declared = declared.clone();
+        declared.spec.labels.clear();
+        declared.spec.model.quality = None;
+        declared.spec.model.price = None;
+        declared
+    };
+    told(one) == told(other)
+}
+
+async fn emulate(declared: &DeclaredInstance, seed: u64) -> anyhow::Result<RunningEmulator> {
+    let spec = &declared.spec;
+    let step_model = declared.step_model()?;
+    let mut config = EmulatorConfig::new(spec.model.name.clone(), step_model);
+    config.seed = seed;
+    config.gpus = spec.gpu_count();
+    if let Some(mean_tokens) = spec.model.mean_output_tokens {
+        config.output_lengths = OutputLengths {
+            mean_tokens,
+            ..OutputLengths::default()
+        };
+    }
+    Emulator::start(config)
+        .await
+        .with_context(|| format!("instance {} cannot be emulated", spec.name))
 }

@@ -5,6 +5,7 @@
 mod agent;
 mod calibrate;
 mod cli;
+mod config;
 mod control_plane;
 mod emulation;
 mod explain;
@@ -12,6 +13,7 @@ mod fleet;
 mod host;
 mod instance;
 mod predictor;
+mod reload;
 mod replay;
 mod report;
 mod router;
@@ -70,6 +72,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Predictor(options) => predictor::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),
         Command::Explain(options) => ask(explain::run(options)),
+        Command::Config(options) => config::run(&options),
     }
 }
 

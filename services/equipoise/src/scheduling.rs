@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use equipoise_config::{FleetConfig, FleetFile};
+use equipoise_config::{ConfigFile, FleetConfig, FleetFile, Services};
 use equipoise_scheduler::SchedulerConfig;
 
 use crate::cli::Scheduling;
@@ -16,6 +16,32 @@ pub(crate) fn fleet(path: Option<&Path>) -> anyhow::Result<FleetConfig> {
         Some(path) => FleetFile::load(path)?,
         None => FleetFile::parse(BUILT_IN, "the built-in fleet")?,
     })
+}
+
+/// The whole file that a fleet comes from, or the built-in fleet.
+pub(crate) fn file(path: Option<&Path>) -> anyhow::Result<ConfigFile> {
+    let file = match path {
+        Some(path) => ConfigFile::load(path)?,
+        None => ConfigFile::parse(BUILT_IN, "the built-in fleet")?,
+    };
+    if file.fleet.instances.is_empty() {
+        anyhow::bail!("the file declares no instance: add at least one [[model]] and one [[pool]]");
+    }
+    Ok(file)
+}
+
+/// A file that need not declare a fleet, or nothing.
+pub(crate) fn config(path: Option<&Path>) -> anyhow::Result<ConfigFile> {
+    match path {
+        Some(path) => Ok(ConfigFile::load(path)?),
+        None => Ok(ConfigFile {
+            fleet: FleetConfig {
+                scheduler: SchedulerConfig::default(),
+                instances: Vec::new(),
+            },
+            services: Services::default(),
+        }),
+    }
 }
 
 /// What the command line changes. An unknown policy is refused here, with those there are.

@@ -6,16 +6,17 @@ use equipoise_agent::{Agent, AgentConfig};
 use equipoise_control_plane::{ControlPlane, ControlPlaneConfig};
 use equipoise_router::RouterConfig;
 
-use crate::agent::nvml_mode;
+use crate::agent::nvml_of;
 use crate::control_plane::stop;
 use crate::emulation::Engines;
-use crate::{cli, scheduling, signal, terminal};
+use crate::{agent, cli, reload, router, scheduling, signal, terminal};
 
 /// How long the first picture of the fleet is waited for before the banner; requests are taken in any case.
 const FIRST_PICTURE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
-    let fleet = scheduling::fleet(options.fleet.as_deref())?;
+    let file = scheduling::file(options.fleet.as_deref())?;
+    let fleet = &file.fleet;
     let scheduler = scheduling::settings(fleet.scheduler.clone(), &options.scheduling)?;
     let store = equipoise_store::open(&options.store).await?;
     let plane_config = ControlPlaneConfig {
@@ -29,14 +30,16 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
     // The router before the engines: a taken port is found out before anything else is started.
     let mut router_config = RouterConfig::new("router-0", options.listen, &control);
     router_config.scheduler = scheduler;
-    router_config.predictor = options.scheduling.predictor;
-    router_config.record = options.scheduling.record;
+    let section = &file.services.router;
+    router_config.grpc_listen = options.grpc_listen.or(section.grpc_listen.map(|listen| listen.0));
+    router::settle(&mut router_config, section, &options.scheduling);
+    router_config.tracing = router::tracing(&file.services.tracing)?;
     let policy = router_config.scheduler.policy.clone();
     let router = equipoise_router::start(router_config).await?;
-    let engines = Engines::start(&fleet).await?;
+    let mut engines = Engines::start(fleet).await?;
     let mut agent_config = AgentConfig::new(&control, "node-0", engines.instances.clone());
-    agent_config.nvml = nvml_mode(&options.nvml);
-    let agent = Agent::start(agent_config).await?;
+    agent_config.nvml = nvml_of(options.nvml.as_ref(), &file.services);
+    let mut agent = Agent::start(agent_config).await?;
 
     let expected = engines.instances.len();
     let settled = async {
@@ -54,7 +57,16 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
         .page_addr()
         .map_or_else(|| "none".to_owned(), |page| format!("http://{page}/"));
     terminal::say(&banner(&router.addr().to_string(), &page, &control, &policy, &engines));
-    signal::then(async {
+    let live = router.settings();
+    signal::asked_to_stop(reload::follow_if_any(options.fleet, async |file| match file {
+        Ok(file) => {
+            router::change(&live, &file, &options.scheduling);
+            agent::change(&mut agent, &mut engines, &file.fleet).await;
+        }
+        Err(_) => live.refused(),
+    }))
+    .await;
+    signal::drain(async {
         router.shutdown().await;
         agent.shutdown().await;
         engines.shutdown().await;

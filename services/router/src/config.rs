@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use equipoise_scheduler::SchedulerConfig;
+use equipoise_telemetry::OtlpSettings;
 
+use crate::access_log::AccessLogTarget;
 use crate::forecast::PredictorSource;
 
 /// Settings of one router process.
@@ -25,6 +27,10 @@ pub struct RouterConfig {
     pub predictor: PredictorSource,
     /// Where to write the event log, if anywhere.
     pub record: Option<PathBuf>,
+    /// Where one line for each request goes, if anywhere.
+    pub access_log: Option<AccessLogTarget>,
+    /// Where spans go, if anywhere.
+    pub tracing: Option<OtlpSettings>,
     /// Longest request body, bytes.
     pub max_body_bytes: usize,
     /// How often the ledger is published.
@@ -45,6 +51,8 @@ impl RouterConfig {
             scheduler: SchedulerConfig::default(),
             predictor: PredictorSource::default(),
             record: None,
+            access_log: None,
+            tracing: None,
             max_body_bytes: 32 << 20,
             publish_interval: Duration::from_millis(200),
             drain_timeout: Duration::from_secs(30),

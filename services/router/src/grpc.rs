@@ -37,7 +37,7 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>, mut stopping
     let open = Arc::new(OpenPicks::default());
     let route = RouteServiceServer::new(Route::new(Arc::clone(&state), Arc::clone(&open)));
     let ext_proc = ExternalProcessorServer::new(ExtProc(Arc::clone(&state)));
-    let health = HealthServer::new(GrpcHealth(Arc::clone(&state)));
+    let health = HealthServer::new(GrpcHealth::new(Arc::clone(&state), stopping.clone()));
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))

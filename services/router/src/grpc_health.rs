@@ -6,20 +6,29 @@ use std::time::Duration;
 use equipoise_proto::health::health_check_response::ServingStatus;
 use equipoise_proto::health::health_server::Health;
 use equipoise_proto::health::{HealthCheckRequest, HealthCheckResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::server::State;
+use crate::server::{State, asked_to_stop};
 
 /// How late a watcher hears of a change.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The service.
-pub(crate) struct GrpcHealth(pub(crate) Arc<State>);
+pub(crate) struct GrpcHealth {
+    state: Arc<State>,
+    stopping: watch::Receiver<bool>,
+}
 
-/// `None` for a service that is not here.
-fn status(state: &State, service: &str) -> Option<ServingStatus> {
+impl GrpcHealth {
+    pub(crate) fn new(state: Arc<State>, stopping: watch::Receiver<bool>) -> Self {
+        Self { state, stopping }
+    }
+}
+
+/// `None` for a service that is not here. Who is about to stop takes no new work.
+fn status(state: &State, stopping: bool, service: &str) -> Option<ServingStatus> {
     match service {
         // The process answers: that is all there is to being alive.
         "liveness" => Some(ServingStatus::Serving),
@@ -27,7 +36,7 @@ fn status(state: &State, service: &str) -> Option<ServingStatus> {
             let knows_fleet = state
                 .driver
                 .with_scheduler(|scheduler| scheduler.fleet().iter().any(|instance| instance.present));
-            Some(if knows_fleet {
+            Some(if knows_fleet && !stopping {
                 ServingStatus::Serving
             } else {
                 ServingStatus::NotServing
@@ -45,7 +54,7 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
 impl Health for GrpcHealth {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
-        match status(&self.0, &service) {
+        match status(&self.state, *self.stopping.borrow(), &service) {
             Some(status) => Ok(Response::new(response(status))),
             None => Err(Status::not_found(format!("there is no service `{service}` here"))),
         }
@@ -55,16 +64,21 @@ impl Health for GrpcHealth {
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let service = request.into_inner().service;
-        let state = Arc::clone(&self.0);
+        let (state, mut stopping) = (Arc::clone(&self.state), self.stopping.clone());
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
             let mut said = None;
             loop {
-                let now = status(&state, &service).unwrap_or(ServingStatus::ServiceUnknown);
+                let ends = *stopping.borrow();
+                let now = status(&state, ends, &service).unwrap_or(ServingStatus::ServiceUnknown);
                 if said.replace(now) != Some(now) && sender.send(Ok(response(now))).await.is_err() {
                     return;
                 }
+                if ends {
+                    return;
+                }
                 tokio::select! {
+                    () = asked_to_stop(&mut stopping) => {}
                     () = tokio::time::sleep(WATCH_INTERVAL) => {}
                     () = sender.closed() => return,
                 }

@@ -4,6 +4,7 @@
 //! events, and carries the actions out. All decisions, and all state about instances, are the scheduler's, behind one
 //! lock that is held for microseconds and never across an await. Does not belong here: choosing an instance.
 
+mod access_log;
 mod activity;
 mod cascade;
 mod config;
@@ -17,6 +18,8 @@ mod forecast;
 mod grpc;
 mod grpc_health;
 mod headers;
+mod journal;
+mod live;
 mod pick;
 mod prompt;
 mod proxy;
@@ -28,12 +31,16 @@ mod route;
 mod routes;
 mod server;
 mod size;
+mod span_export;
+mod spans;
 mod stream;
 mod task;
 mod ticket;
 mod wire;
 
+pub use access_log::AccessLogTarget;
 pub use config::RouterConfig;
 pub use driver::{Driver, DriverError};
 pub use forecast::{PredictorError, PredictorSource};
+pub use live::LiveSettings;
 pub use server::{RunningRouter, StartError, start};

@@ -9,11 +9,13 @@ use equipoise_policy::Request;
 use equipoise_scheduler::{Dispatch, Event, Failure, Refusal};
 use equipoise_telemetry::Outcome;
 use equipoise_types::{DecisionId, Timestamp};
+use http::StatusCode;
 use tokio::sync::mpsc;
 
 use crate::activity::Running;
 use crate::driver::Verdict;
 use crate::engines::Engine;
+use crate::journal::Opening;
 use crate::refusal;
 use crate::server::State;
 use crate::ticket::Ticket;
@@ -51,11 +53,16 @@ pub(crate) struct Unpicked {
 }
 
 /// Hands a request in.
-pub(crate) fn ask(state: &Arc<State>, mut request: Request, prompt_chars: u64) -> Undecided {
+pub(crate) fn ask(
+    state: &Arc<State>,
+    mut request: Request,
+    prompt_chars: u64,
+    opening: impl FnOnce() -> Opening,
+) -> Undecided {
     let (id, verdicts) = state.driver.open_mailbox();
     request.id = id;
     let undecided = Undecided {
-        ticket: Ticket::new(Arc::clone(state), id, prompt_chars),
+        ticket: Ticket::new(Arc::clone(state), id, prompt_chars, state.journal.open(opening)),
         verdicts,
         tenant: request.tenant.clone(),
         prompt_tokens: request.prompt_tokens,
@@ -80,7 +87,7 @@ impl Undecided {
                     if dispatch.explored {
                         state.metrics.explored.inc();
                     }
-                    self.ticket.model.clone_from(&engine.model);
+                    self.ticket.dispatched(&dispatch, &engine);
                     let (id, tenant) = (self.ticket.id, self.tenant.clone());
                     state.begin(id, tenant, self.prompt_tokens, self.silent, &dispatch, &engine);
                     return Ok(Pick {
@@ -96,10 +103,12 @@ impl Undecided {
                 Some(Verdict::Refuse(reason)) => {
                     self.ticket.state.metrics.count_refusal(reason.code());
                     let failed = matches!(reason, Refusal::Exhausted { .. });
+                    let problem = Box::new(refusal::response(&reason));
+                    self.ticket.said(&problem);
                     self.ticket
                         .refused(if failed { Outcome::Failed } else { Outcome::Refused });
                     return Err(Unpicked {
-                        problem: Box::new(refusal::response(&reason)),
+                        problem,
                         reason: Some(reason),
                     });
                 }
@@ -159,6 +168,16 @@ impl Pick {
             self.told_at = now;
             self.tell();
         }
+    }
+
+    /// The engine answered with this status.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.request.ticket.answered(status);
+    }
+
+    /// So much of the answer passed.
+    pub(crate) fn passed(&mut self, bytes: usize) {
+        self.request.ticket.passed(bytes);
     }
 
     fn tell(&mut self) {

@@ -11,7 +11,7 @@ use equipoise_openai::{
 };
 use equipoise_policy::{Capability, Request, Target};
 use equipoise_scheduler::{Dispatch, Event, Failure};
-use equipoise_telemetry::{GateOutcome, Outcome, TraceContext};
+use equipoise_telemetry::{GateOutcome, Outcome};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use crate::cascade::{self, Held, Taken};
 use crate::driver::Verdict;
 use crate::engines::Engine;
+use crate::journal::{self, Door, Opening, Place};
 use crate::prompt::PromptReader;
 use crate::question::Question;
 use crate::relay::{ClientResponse, decided, error, whole};
@@ -49,6 +50,24 @@ pub(crate) struct Asked {
     headers: HeaderMap,
     pub(crate) tenant: Option<String>,
     pub(crate) prompt_tokens: u32,
+    /// In its caller's trace, or in one of its own.
+    pub(crate) place: Place,
+}
+
+impl Asked {
+    /// What is told of it, for one that came by `door`.
+    pub(crate) fn opening(&self, door: Door) -> Opening {
+        Opening {
+            door,
+            request_id: journal::request_id(&self.headers),
+            place: self.place.clone(),
+            path: self.head.endpoint.path(),
+            model: self.head.model.clone(),
+            tenant: self.tenant.clone(),
+            stream: self.head.stream,
+            bytes_in: self.body.len() as u64,
+        }
+    }
 }
 
 /// Answers one completion request.
@@ -57,9 +76,13 @@ pub(crate) async fn complete(
     endpoint: Endpoint,
     request: http::Request<Incoming>,
 ) -> ClientResponse {
+    let kept = state.journal.kept(request.headers());
     match ask(&state, endpoint, request).await {
         Ok((asked, request)) => serve(state, asked, request).await,
-        Err(problem) => error(&problem),
+        Err(problem) => {
+            state.journal.rejected(&state, kept, endpoint.path(), &problem);
+            error(&problem)
+        }
     }
 }
 
@@ -136,6 +159,7 @@ pub(crate) fn understand(
     Ok((
         Asked {
             wants_logprobs: asks_for_logprobs(&body),
+            place: state.journal.place(&headers),
             head,
             body,
             headers,
@@ -210,7 +234,8 @@ fn linger(mut body: Incoming) {
 async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientResponse {
     let (id, mut verdicts) = state.driver.open_mailbox();
     request.id = id;
-    let mut ticket = Ticket::new(Arc::clone(&state), id, asked.head.prompt_chars);
+    let record = state.journal.open(|| asked.opening(Door::Proxy));
+    let mut ticket = Ticket::new(Arc::clone(&state), id, asked.head.prompt_chars, record);
     state.driver.arrive(request);
     // A first answer that was not shown, while a better one is asked for.
     let mut held: Option<Box<Held>> = None;
@@ -261,6 +286,7 @@ async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientR
                         state.driver.on_event(Event::Failed { request: id, failure });
                     }
                     Sent::Failed(problem) => {
+                        ticket.said(&problem);
                         ticket.fail();
                         return error(&problem);
                     }
@@ -272,8 +298,10 @@ async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientR
             Some(Verdict::Refuse(reason)) => {
                 state.metrics.count_refusal(reason.code());
                 let failed = matches!(reason, equipoise_scheduler::Refusal::Exhausted { .. });
+                let problem = refusal::response(&reason);
+                ticket.said(&problem);
                 ticket.refused(if failed { Outcome::Failed } else { Outcome::Refused });
-                return error(&refusal::response(&reason));
+                return error(&problem);
             }
             // The driver keeps the other end until the ticket ends: this cannot be reached while it lives.
             None => return error(&ErrorResponse::internal("the router lost track of the request")),
@@ -340,7 +368,7 @@ fn engine_headers(asked: &Asked) -> HeaderMap {
     headers.remove(header::ACCEPT_ENCODING);
     // It was read as JSON, whatever the client called it.
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    TraceContext::continue_from(&asked.headers).inject(&mut headers);
+    asked.place.context.inject(&mut headers);
     headers
 }
 
@@ -349,7 +377,7 @@ async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &m
         // Its endpoint is unusable: said when it was declared.
         return Sent::Elsewhere(Failure::Unreached);
     };
-    ticket.model.clone_from(&engine.model);
+    ticket.dispatched(dispatch, &engine);
     state.begin(
         ticket.id,
         asked.tenant.clone(),
@@ -488,6 +516,10 @@ fn pass_on(
     replaced: Option<&Held>,
 ) -> ClientResponse {
     let mut head = decided_head(state, dispatch, &answer, headers::wants_explanation(&asked.headers));
+    ticket.answered(answer.head.status);
+    if let Content::Whole(content) | Content::Complete(content, _) = &answer.content {
+        ticket.passed(content.len());
+    }
     if let Some(first) = replaced {
         let decision = state.decision_name(first.dispatch.decision);
         head = head

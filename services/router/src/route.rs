@@ -144,9 +144,10 @@ impl RouteService for Route {
     async fn pick(&self, request: Request<v1::PickRequest>) -> Result<Response<v1::PickResponse>, Status> {
         let asked = request.into_inner();
         let within = report_within(asked.report_within_ms)?;
-        let (request, prompt_chars) = wanted::request(&self.state, asked).map_err(|problem| status(&problem))?;
+        let wanted = wanted::request(&self.state, asked).map_err(|problem| status(&problem))?;
         self.open.has_room()?;
-        self.decide(pick::ask(&self.state, request, prompt_chars), within).await
+        let undecided = pick::ask(&self.state, wanted.request, wanted.prompt_chars, || wanted.opening);
+        self.decide(undecided, within).await
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {

@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, header};
 use hyper::body::Incoming;
 
 use crate::feedback::{self, FEEDBACK};
+use crate::journal::REQUEST_ID;
 use crate::proxy;
 use crate::relay::{ClientResponse, content, error};
 use crate::responses::{self, RESPONSES};
@@ -16,12 +17,10 @@ use crate::server::{self, DECISIONS, MODELS, State};
 const READ: &str = "GET, HEAD";
 
 /// Answers one request of a client.
-pub(crate) async fn respond(state: Arc<State>, request: http::Request<Incoming>) -> ClientResponse {
-    let request_id = request.headers().get("x-request-id").cloned();
+pub(crate) async fn respond(state: Arc<State>, mut request: http::Request<Incoming>) -> ClientResponse {
+    let request_id = state.journal.name(request.headers_mut(), &state.process);
     let mut response = answer(state, request).await;
-    if let Some(id) = request_id {
-        response.headers_mut().entry("x-request-id").or_insert(id);
-    }
+    response.headers_mut().insert(REQUEST_ID, request_id);
     response
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use equipoise_backend::BackendError;
 use equipoise_fleet::Breaker;
 use equipoise_openai::{ErrorResponse, ModelCard, ModelList, Usage};
 use equipoise_scheduler::{Dispatch, PrefixSettings, TokenUsage};
-use equipoise_telemetry::{Direction, GatewayMetrics, RouterMetrics, exposition};
+use equipoise_telemetry::{Direction, GatewayMetrics, ObservingMetrics, RouterMetrics, exposition};
 use equipoise_types::{DecisionId, RequestId, Timestamp};
 use http::{HeaderValue, StatusCode};
 use hyper::service::service_fn;
@@ -23,17 +24,21 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::RouterConfig;
+use crate::access_log::AccessLog;
 use crate::activity::{ActivityLog, Ending, Running};
 use crate::control;
 use crate::driver::{Driver, DriverError};
 use crate::engines::{Engine, Engines};
 use crate::forecast::{Forecaster, PredictorError};
 use crate::grpc;
+use crate::journal::Journal;
+use crate::live::LiveSettings;
 use crate::proxy::AUTO;
 use crate::relay::{ClientResponse, content, error};
 use crate::responses::Responses;
 use crate::routes;
 use crate::size::PromptSize;
+use crate::span_export::SpanQueue;
 
 /// A client that sends its headers slower than this is let go.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -63,6 +68,8 @@ pub(crate) struct State {
     pub(crate) activity: ActivityLog,
     pub(crate) metrics: RouterMetrics,
     pub(crate) gateway: GatewayMetrics,
+    pub(crate) observing: ObservingMetrics,
+    pub(crate) journal: Journal,
     pub(crate) prompt_size: PromptSize,
     pub(crate) responses: Responses,
     pub(crate) prefix: PrefixSettings,
@@ -180,6 +187,12 @@ pub enum StartError {
     /// The predictor cannot be used.
     #[error(transparent)]
     Predictor(#[from] PredictorError),
+    /// The access log cannot be written.
+    #[error("the access log cannot be opened: {0}; name a file in a folder that exists, or `-`")]
+    AccessLog(std::io::Error),
+    /// The collector's address is no URL.
+    #[error("spans cannot be exported: {0}")]
+    Tracing(#[from] BackendError),
     /// The control plane's address is no URL.
     #[error("`{url}` is no control plane's address: {reason}; write http://host:8090")]
     Control {
@@ -197,6 +210,8 @@ pub struct RunningRouter {
     grpc_addr: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
+    grpc: Option<JoinHandle<()>>,
+    drain_timeout: Duration,
     tasks: Vec<JoinHandle<()>>,
     state: Arc<State>,
 }
@@ -222,6 +237,12 @@ impl RunningRouter {
         self.grpc_addr
     }
 
+    /// What changes its settings while it runs.
+    #[must_use]
+    pub fn settings(&self) -> LiveSettings {
+        LiveSettings::new(Arc::clone(&self.state))
+    }
+
     /// How many instances it knows that may get work now.
     #[must_use]
     pub fn available_instances(&self) -> usize {
@@ -240,7 +261,15 @@ impl RunningRouter {
     pub async fn shutdown(self) {
         // The server may have gone already; then there is nobody to tell.
         self.stop.send_replace(true);
-        if let Err(error) = self.server.await {
+        // A gateway's requests are answers that run, too.
+        let grpc = async {
+            let Some(grpc) = self.grpc else { return };
+            if tokio::time::timeout(self.drain_timeout, grpc).await.is_err() {
+                tracing::warn!("gateways' requests still ran after {:?}", self.drain_timeout);
+            }
+        };
+        let (server, ()) = tokio::join!(self.server, grpc);
+        if let Err(error) = server {
             tracing::error!("the router's server ended badly: {error}");
         }
         // The last slices go out before the publisher is stopped.
@@ -271,9 +300,13 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         None => None,
     };
     let forecaster = Forecaster::new(&config.predictor)?;
+    let access_log = config.access_log.as_ref().map(AccessLog::open).transpose();
+    let access_log = access_log.map_err(StartError::AccessLog)?;
+    let (spans, exporter) = config.tracing.clone().map(SpanQueue::new).transpose()?.unzip();
     let mut registry = Registry::default();
     let metrics = RouterMetrics::new(&mut registry);
     let gateway = GatewayMetrics::new(&mut registry);
+    let observing = ObservingMetrics::new(&mut registry);
     let driver = Driver::new(config.scheduler.clone(), config.record.as_deref(), metrics.clone())?;
     let since_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let process = since_unix.as_micros() ^ u128::from(std::process::id()).rotate_left(16);
@@ -287,6 +320,8 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         activity: ActivityLog::default(),
         metrics,
         gateway,
+        observing,
+        journal: Journal::new(access_log, spans),
         prompt_size: PromptSize::default(),
         responses: Responses::default(),
         prefix: config.scheduler.prefix,
@@ -297,23 +332,24 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
     });
     let channel = control::channel(&config.control)?;
     let clock = Arc::clone(&state);
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(async move { clock.driver.keep_time().await }),
         tokio::spawn(control::watch(Arc::clone(&state), channel.clone())),
         tokio::spawn(control::publish(Arc::clone(&state), channel, config.publish_interval)),
     ];
+    tasks.extend(exporter.map(|exporter| tokio::spawn(exporter.run(Arc::clone(&state)))));
     let (stop, stopping) = watch::channel(false);
     let grpc_addr = grpc.as_ref().map(|(_, addr)| *addr);
-    if let Some((listener, _)) = grpc {
-        // It ends with the flag; feedback that is under way has its answer within milliseconds.
-        tokio::spawn(grpc::serve(listener, Arc::clone(&state), stopping.clone()));
-    }
-    let server = tokio::spawn(accept(listener, Arc::clone(&state), stopping, config.drain_timeout));
+    let grpc = grpc.map(|(listener, _)| tokio::spawn(grpc::serve(listener, Arc::clone(&state), stopping.clone())));
+    let drain_timeout = config.drain_timeout;
+    let server = tokio::spawn(accept(listener, Arc::clone(&state), stopping, drain_timeout));
     Ok(RunningRouter {
         addr,
         grpc_addr,
         stop,
         server,
+        grpc,
+        drain_timeout,
         tasks,
         state,
     })

@@ -76,6 +76,7 @@ impl RelayBody {
 
     /// Reads a chunk's frames and answers what goes to the client: all complete frames but hidden ones.
     fn take(&mut self, chunk: &Bytes) -> Bytes {
+        self.ticket.passed(chunk.len());
         let (seen, hide_usage) = (&mut self.seen, self.hide_usage);
         let mut tokens = 0;
         let mut forwarded = BytesMut::new();

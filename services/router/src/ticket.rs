@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use equipoise_openai::Usage;
-use equipoise_scheduler::{Event, Failure, TokenUsage};
+use equipoise_openai::{ErrorResponse, Usage};
+use equipoise_scheduler::{Dispatch, Event, Failure, TokenUsage};
 use equipoise_telemetry::Outcome;
 use equipoise_types::{RequestId, Timestamp};
+use http::StatusCode;
 
+use crate::engines::Engine;
+use crate::journal::{Closing, Record};
 use crate::server::State;
 
 /// A request in the scheduler's hands. Dropped without an ending it is cancelled: the client has gone.
@@ -16,13 +19,15 @@ pub(crate) struct Ticket {
     pub(crate) model: String,
     pub(crate) arrived_at: Timestamp,
     prompt_chars: u64,
+    /// What is told of it in the end, if anything.
+    record: Option<Box<Record>>,
     ended: bool,
 }
 
 impl Ticket {
     /// For a request that arrives now. The model's name is the label of a request that no instance got: never what the
     /// client wrote, which may be anything.
-    pub(crate) fn new(state: Arc<State>, id: RequestId, prompt_chars: u64) -> Self {
+    pub(crate) fn new(state: Arc<State>, id: RequestId, prompt_chars: u64, record: Option<Box<Record>>) -> Self {
         let arrived_at = state.driver.now();
         Self {
             state,
@@ -30,6 +35,7 @@ impl Ticket {
             model: "none".to_owned(),
             arrived_at,
             prompt_chars,
+            record,
             ended: false,
         }
     }
@@ -40,6 +46,38 @@ impl Ticket {
         driver.on_event(Event::FirstToken { request: self.id });
         let elapsed = driver.now().since(self.arrived_at);
         self.state.metrics.observe_ttft(elapsed);
+        if let Some(record) = &mut self.record {
+            record.ttft_s = Some(elapsed.as_secs_f64());
+        }
+    }
+
+    /// It goes to an instance.
+    pub(crate) fn dispatched(&mut self, dispatch: &Dispatch, engine: &Engine) {
+        self.model.clone_from(&engine.model);
+        if let Some(record) = &mut self.record {
+            record.dispatched(&self.state, dispatch, engine);
+        }
+    }
+
+    /// The router answers by itself.
+    pub(crate) fn said(&mut self, problem: &ErrorResponse) {
+        if let Some(record) = &mut self.record {
+            record.said(problem);
+        }
+    }
+
+    /// The engine answers with this status.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        if let Some(record) = &mut self.record {
+            record.answered(status);
+        }
+    }
+
+    /// So much of the engine's answer came.
+    pub(crate) fn passed(&mut self, bytes: usize) {
+        if let Some(record) = &mut self.record {
+            record.bytes_out += bytes as u64;
+        }
     }
 
     pub(crate) fn end(&mut self, outcome: Outcome, event: Option<Event>, usage: Option<TokenUsage>) {
@@ -49,6 +87,14 @@ impl Ticket {
         self.state.close(self.id, usage, outcome != Outcome::Answered);
         self.state.driver.close_mailbox(self.id);
         self.state.metrics.count_request(&self.model, outcome);
+        if let Some(record) = self.record.take() {
+            let closing = Closing {
+                arrived_at: self.arrived_at,
+                outcome,
+                usage,
+            };
+            self.state.journal.close(&self.state, record, &closing);
+        }
         if let Some(event) = event {
             self.state.driver.on_event(event);
         }

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, its plain functions too"
 )]
 
+mod deploy;
 mod imports;
 mod layout;
 mod metrics;

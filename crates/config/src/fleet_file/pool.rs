@@ -23,46 +23,61 @@ const MOST_INSTANCES: u32 = 10_000;
 /// the hand, too.
 const SERVICE_MS: RangeInclusive<f64> = 1.0..=3_600_000.0;
 
-/// All instances of all pools.
+/// Models by name; without a profile where the declaration is wrong.
+pub(super) type Profiles = BTreeMap<String, Option<ModelProfile>>;
+
+/// All instances of all pools that are right; the others are among the problems.
 pub(super) fn instances(
     source: &Source<'_>,
     pools: &[PoolTable],
-    profiles: &BTreeMap<String, ModelProfile>,
-) -> Result<Vec<DeclaredInstance>, ConfigError> {
-    if pools.is_empty() {
-        let end = source.text.len()..source.text.len();
-        return Err(source.invalid(
-            end,
-            "the fleet is empty: declare at least one [[model]] and one [[pool]]",
-        ));
-    }
+    profiles: &Profiles,
+    problems: &mut Vec<ConfigError>,
+) -> Vec<DeclaredInstance> {
     let mut names = BTreeSet::new();
     let mut endpoints = BTreeSet::new();
     let mut all = Vec::new();
     for pool in pools {
-        check_name(source, &pool.name, "pool")?;
-        if !names.insert(pool.name.get_ref()) {
-            let problem = format!(
-                "a second [[pool]] is called `{}`; instances are named after it",
-                pool.name.get_ref()
-            );
-            return Err(source.invalid(pool.name.span(), problem));
+        match checked(source, pool, profiles, &mut names, &mut endpoints) {
+            Ok(instances) => all.extend(instances),
+            Err(problem) => problems.push(problem),
         }
-        let Some(profile) = profiles.get(pool.model.get_ref()) else {
-            return Err(source.invalid(pool.model.span(), unknown_model(pool.model.get_ref(), profiles)));
-        };
-        for endpoint in pool.endpoints.iter().flat_map(Spanned::get_ref) {
-            if !endpoints.insert(trimmed(endpoint.get_ref())) {
-                let problem = format!("`{}` is an instance already; each is declared once", endpoint.get_ref());
-                return Err(source.invalid(endpoint.span(), problem));
-            }
-        }
-        all.extend(expand(source, pool, profile)?);
     }
-    Ok(all)
+    all
 }
 
-fn unknown_model(name: &str, profiles: &BTreeMap<String, ModelProfile>) -> String {
+/// The instances of one pool beside those before it.
+fn checked<'p>(
+    source: &Source<'_>,
+    pool: &'p PoolTable,
+    profiles: &Profiles,
+    names: &mut BTreeSet<&'p str>,
+    endpoints: &mut BTreeSet<&'p str>,
+) -> Result<Vec<DeclaredInstance>, ConfigError> {
+    check_name(source, &pool.name, "pool")?;
+    if !names.insert(pool.name.get_ref()) {
+        let problem = format!(
+            "a second [[pool]] is called `{}`; instances are named after it",
+            pool.name.get_ref()
+        );
+        return Err(source.invalid(pool.name.span(), problem));
+    }
+    let Some(profile) = profiles.get(pool.model.get_ref()) else {
+        return Err(source.invalid(pool.model.span(), unknown_model(pool.model.get_ref(), profiles)));
+    };
+    for endpoint in pool.endpoints.iter().flat_map(Spanned::get_ref) {
+        if !endpoints.insert(trimmed(endpoint.get_ref())) {
+            let problem = format!("`{}` is an instance already; each is declared once", endpoint.get_ref());
+            return Err(source.invalid(endpoint.span(), problem));
+        }
+    }
+    match profile {
+        Some(profile) => expand(source, pool, profile),
+        // What is wrong with the model is said.
+        None => Ok(Vec::new()),
+    }
+}
+
+fn unknown_model(name: &str, profiles: &Profiles) -> String {
     if profiles.is_empty() {
         return format!("model `{name}` is not declared; add `[[model]]` with `name = \"{name}\"`");
     }

@@ -6,6 +6,7 @@ use equipoise_policy::SettingsError;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::check::number;
 use crate::error::Source;
 
 /// The place of the value that `error` is about; `None` if the file does not have it.
@@ -31,14 +32,4 @@ fn find(table: &DeTable<'_>, name: &str, value: f64) -> Option<Range<usize>> {
         }
         _ => None,
     })
-}
-
-fn number(value: &DeValue<'_>) -> Option<f64> {
-    match value {
-        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-            .ok()
-            .map(|integer| integer as f64),
-        DeValue::Float(float) => float.as_str().parse().ok(),
-        _ => None,
-    }
 }

@@ -19,6 +19,7 @@ use tonic::Status;
 use super::head::Head;
 use super::watched::Watched;
 use super::{address, answer, subset};
+use crate::journal::Door;
 use crate::pick::{self, Pick, Undecided, Unpicked};
 use crate::proxy::{understand, verdict_on};
 use crate::server::State;
@@ -222,17 +223,22 @@ impl Session {
             Err(step) => return Ok(step),
         };
         let body = content.freeze();
-        let (asked, mut request) = match understand(&self.state, endpoint, head.headers, body.clone()) {
+        // Envoy sends an id with every request, unless it is told not to.
+        let mut headers = head.headers;
+        self.state.journal.name(&mut headers, &self.state.process);
+        let (asked, mut request) = match understand(&self.state, endpoint, headers, body.clone()) {
             Ok(understood) => understood,
             Err(problem) => return Ok(self.refuse(&problem)),
         };
         request.wishes.only = only;
+        let undecided = pick::ask(&self.state, request, asked.head.prompt_chars, || {
+            asked.opening(Door::ExtProc)
+        });
         self.phase = Phase::Deciding {
             body,
             model: asked.head.model,
             trailers,
         };
-        let undecided = pick::ask(&self.state, request, asked.head.prompt_chars);
         Ok(Step::Decide(Box::new(undecided)))
     }
 
@@ -314,7 +320,7 @@ impl Session {
     }
 
     fn response_headers(&mut self, message: HttpHeaders, metadata: Option<&Metadata>) -> Result<Step, Status> {
-        let (pick, address) = match std::mem::replace(&mut self.phase, Phase::Passing) {
+        let (mut pick, address) = match std::mem::replace(&mut self.phase, Phase::Passing) {
             Phase::Sent(pick, address) => (pick, address),
             Phase::Answering(_) => return Err(malformed("response headers came twice")),
             // The gateway answers by itself, before the request was complete or without asking.
@@ -337,6 +343,7 @@ impl Session {
             return Ok(pass(Answer::ResponseHeaders));
         }
         let status = head.status.unwrap_or(StatusCode::BAD_GATEWAY);
+        pick.answered(status);
         match verdict_on(status) {
             None if status.is_success() => {
                 let watched = Watched::new(pick, &head);

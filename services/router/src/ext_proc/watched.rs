@@ -47,6 +47,7 @@ impl Watched {
     }
 
     pub(super) fn take(&mut self, chunk: &[u8]) {
+        self.pick.passed(chunk.len());
         let readable = match &mut self.form {
             Form::Stream(parser) => {
                 let (seen, mut tokens) = (&mut self.seen, 0);

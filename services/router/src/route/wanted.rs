@@ -10,6 +10,7 @@ use equipoise_types::RequestId;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::headers;
+use crate::journal::{Door, Opening, request_id};
 use crate::prompt::PromptReader;
 use crate::proxy::{AUTO, understand};
 use crate::question::Question;
@@ -34,9 +35,17 @@ fn as_headers(wishes: impl IntoIterator<Item = (String, String)>) -> Result<Head
     Ok(headers)
 }
 
-/// The request, and how many characters its prompt has.
-pub(super) fn request(state: &State, asked: v1::PickRequest) -> Result<(Request, u64), Refused> {
-    let wishes = as_headers(asked.wishes)?;
+/// What a caller wants.
+pub(super) struct Wanted {
+    pub(super) request: Request,
+    pub(super) prompt_chars: u64,
+    pub(super) opening: Opening,
+}
+
+/// Reads it.
+pub(super) fn request(state: &State, asked: v1::PickRequest) -> Result<Wanted, Refused> {
+    let mut wishes = as_headers(asked.wishes)?;
+    state.journal.name(&mut wishes, &state.process);
     match asked.prompt {
         Some(Prompt::Body(body)) => {
             if !asked.model.is_empty() || asked.max_output_tokens.is_some() || asked.streams {
@@ -50,12 +59,26 @@ pub(super) fn request(state: &State, asked: v1::PickRequest) -> Result<(Request,
                 return Err(Box::new(ErrorResponse::too_large(state.max_body_bytes as u64)));
             }
             let (asked, request) = understand(state, endpoint, wishes, body.content.into())?;
-            Ok((request, asked.head.prompt_chars))
+            Ok(Wanted {
+                request,
+                prompt_chars: asked.head.prompt_chars,
+                opening: asked.opening(Door::Route),
+            })
         }
         prompt => {
             if asked.model.is_empty() {
                 return Err(invalid("`model` is empty; name a model, or `auto`"));
             }
+            let opening = Opening {
+                door: Door::Route,
+                request_id: request_id(&wishes),
+                place: state.journal.place(&wishes),
+                path: "",
+                model: asked.model.clone(),
+                tenant: headers::tenant(&wishes).ok().flatten(),
+                stream: asked.streams,
+                bytes_in: 0,
+            };
             let refuse = |error: headers::HeaderError| invalid(error.to_string());
             let mut request = Request {
                 id: RequestId(0),
@@ -72,18 +95,25 @@ pub(super) fn request(state: &State, asked: v1::PickRequest) -> Result<(Request,
                 prefix: Prefix::default(),
                 wishes: headers::wishes(&wishes, state.driver.now()).map_err(refuse)?,
             };
-            match prompt {
-                Some(Prompt::Tokens(tokens)) if tokens > 0 => request.prompt_tokens = tokens,
-                Some(Prompt::Text(text)) if !text.is_empty() => return Ok(read(state, request, &text)),
+            let prompt_chars = match prompt {
+                Some(Prompt::Tokens(tokens)) if tokens > 0 => {
+                    request.prompt_tokens = tokens;
+                    0
+                }
+                Some(Prompt::Text(text)) if !text.is_empty() => read(state, &mut request, &text),
                 _ => return Err(invalid("there is no prompt; send `text`, `tokens` or `body`")),
-            }
-            Ok((request, 0))
+            };
+            Ok(Wanted {
+                request,
+                prompt_chars,
+                opening,
+            })
         }
     }
 }
 
-/// Takes from a text what a body would have told.
-fn read(state: &State, mut request: Request, text: &str) -> (Request, u64) {
+/// Takes from a text what a body would have told, and says how many characters it has.
+fn read(state: &State, request: &mut Request, text: &str) -> u64 {
     let (mut prompt, mut question) = (PromptReader::default(), Question::default());
     for part in [PromptPart::Start, PromptPart::Text(text)] {
         prompt.read(part);
@@ -92,12 +122,12 @@ fn read(state: &State, mut request: Request, text: &str) -> (Request, u64) {
     let chars = text.chars().count() as u64;
     request.prompt_tokens = (chars as f64 / state.prompt_size.chars_per_token()).ceil() as u32;
     request.prefix = prompt.into_prefix();
-    if state.forecaster.is_useful_to(&request)
+    if state.forecaster.is_useful_to(request)
         && let Some(text) = question.into_text()
     {
         let started = Instant::now();
         request.forecast = state.forecaster.forecast(&text);
         state.metrics.observe_forecast(started.elapsed());
     }
-    (request, chars)
+    chars
 }

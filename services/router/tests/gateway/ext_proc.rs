@@ -1,5 +1,7 @@
 //! External processing as the endpoint picker protocol has it.
 
+use std::time::Duration;
+
 use equipoise_proto::ext_proc::processing_request::Request as Message;
 use equipoise_proto::ext_proc::processing_response::Response as Answer;
 use equipoise_proto::ext_proc::{BodySendMode, ProcessingRequest};
@@ -7,12 +9,14 @@ use equipoise_proto::health::HealthCheckRequest;
 use equipoise_proto::health::health_check_response::ServingStatus;
 use equipoise_proto::health::health_client::HealthClient;
 use equipoise_proto::v1;
+use equipoise_proto::v1::route_service_client::RouteServiceClient;
+use equipoise_router::AccessLogTarget;
 
 use crate::envoy::{
     Stream, chat_headers, destination, header, replaced, request_body, request_headers, response_body,
     response_headers, served, set_to, streamed, subset, trailers,
 };
-use crate::plane::{Router, instance, small_instance};
+use crate::plane::{Router, eventually, instance, small_instance};
 
 pub(crate) const CONCRETE: &[u8] =
     br#"{ "model" : "m", "stream": true, "odd": 1e2, "messages": [{"role": "user", "content": "Hello"}]}"#;
@@ -270,6 +274,62 @@ async fn answers_that_are_none_release_the_ledger() {
 }
 
 #[tokio::test]
+async fn every_door_has_its_lines_in_the_access_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("access.jsonl");
+    let router = Router::start(vec![instance("a", "m", 8000)], |config| {
+        config.access_log = Some(AccessLogTarget::File(path.clone()));
+    })
+    .await;
+    let mut stream = Stream::duplex(&router.channel).await;
+    stream
+        .send(request_headers(
+            "/v1/chat/completions",
+            &[("x-request-id", "mine")],
+            false,
+        ))
+        .await;
+    stream.send(request_body(CONCRETE, true)).await;
+    destination(&stream.answer().await);
+    stream.answer().await;
+    stream.send(response_headers("503", "text/plain")).await;
+    stream.answer().await;
+    let mut client = RouteServiceClient::new(router.channel.clone());
+    let request = v1::PickRequest {
+        model: "nobody".to_owned(),
+        prompt: Some(v1::pick_request::Prompt::Tokens(1)),
+        ..v1::PickRequest::default()
+    };
+    client.pick(request).await.expect_err("nobody");
+    let lines = eventually("two lines", || {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        (lines.len() == 2).then_some(lines)
+    })
+    .await;
+    assert_eq!(
+        (&lines[0]["door"], &lines[0]["request_id"]),
+        (&"ext_proc".into(), &"mine".into())
+    );
+    assert_eq!(
+        (&lines[0]["status"], &lines[0]["code"]),
+        (&503.into(), &"refused_by_engine".into())
+    );
+    assert_eq!(
+        (&lines[0]["instance"], &lines[0]["outcome"]),
+        (&"a".into(), &"refused".into())
+    );
+    assert_eq!(
+        (&lines[1]["door"], &lines[1]["code"]),
+        (&"route".into(), &"model_not_found".into())
+    );
+    router.running.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_gateway_that_only_watches_is_left_alone() {
     let router = Router::start(vec![instance("a", "m", 8000)], |_| {}).await;
     let mut stream = Stream::duplex(&router.channel).await;
@@ -289,6 +349,37 @@ async fn a_gateway_that_only_watches_is_left_alone() {
     assert!(stream.next().await.expect("a clean end").is_none());
     router.holds(0).await;
     router.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_runs_is_let_finish_when_the_router_stops() {
+    let router = Router::start(vec![instance("a", "m", 8000)], |config| {
+        config.drain_timeout = Duration::from_secs(60);
+    })
+    .await;
+    let mut stream = Stream::duplex(&router.channel).await;
+    picked(&mut stream, CONCRETE).await;
+    let mut health = HealthClient::new(router.channel.clone());
+    let mut watch = health
+        .watch(HealthCheckRequest::default())
+        .await
+        .expect("a stream")
+        .into_inner();
+    let first = watch.message().await.expect("no error").expect("a status");
+    assert_eq!(first.status(), ServingStatus::Serving);
+    let stopped = tokio::spawn(router.running.shutdown());
+    let second = watch.message().await.expect("no error").expect("a status");
+    assert_eq!(second.status(), ServingStatus::NotServing);
+    assert!(watch.message().await.expect("no error").is_none());
+    stream.send(response_headers("200", "application/json")).await;
+    stream.answer().await;
+    stream.send(response_body(b"{}", true)).await;
+    assert_eq!(streamed(&stream.answer().await), (b"{}".to_vec(), true));
+    assert!(!stopped.is_finished());
+    stream.half_close();
+    assert!(stream.next().await.expect("a clean end").is_none());
+    drop(health);
+    stopped.await.expect("stops");
 }
 
 #[tokio::test]

@@ -139,6 +139,8 @@ impl Router {
         config.predictor = PredictorSource::Off;
         config.grpc_listen = Some(any);
         config.publish_interval = Duration::from_millis(10);
+        // Streams that a test has left open are not waited for.
+        config.drain_timeout = Duration::from_millis(100);
         change(&mut config);
         let running = start(config).await.expect("starts");
         eventually("the fleet is known", || {
