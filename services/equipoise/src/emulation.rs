@@ -1,11 +1,30 @@
 //! Emulated engines for the instances of a fleet file that have no endpoint.
 
 use anyhow::Context as _;
-use equipoise_config::FleetConfig;
+use equipoise_config::{DeclaredInstance, FleetConfig};
 use equipoise_emulator::{Emulator, EmulatorConfig, OutputLengths, RunningEmulator};
 use equipoise_proto::v1;
 
 use crate::instance;
+
+/// How an instance of a fleet file is emulated, on a free port of the loopback interface; `index`: its place in the file.
+pub(crate) fn emulator_config(
+    fleet: &FleetConfig,
+    index: usize,
+    declared: &DeclaredInstance,
+) -> anyhow::Result<EmulatorConfig> {
+    let spec = &declared.spec;
+    let mut config = EmulatorConfig::new(spec.model.name.clone(), declared.step_model()?);
+    config.seed = fleet.scheduler.seed.wrapping_add(index as u64);
+    config.gpus = spec.tensor_parallel;
+    if let Some(mean_tokens) = spec.model.mean_output_tokens {
+        config.output_lengths = OutputLengths {
+            mean_tokens,
+            ..OutputLengths::default()
+        };
+    }
+    Ok(config)
+}
 
 /// A fleet whose every instance has an endpoint, and the emulators behind those that are emulated.
 pub(crate) struct Engines {
@@ -26,16 +45,7 @@ impl Engines {
                 continue;
             }
             let spec = &declared.spec;
-            let step_model = declared.step_model()?;
-            let mut config = EmulatorConfig::new(spec.model.name.clone(), step_model);
-            config.seed = fleet.scheduler.seed.wrapping_add(index as u64);
-            config.gpus = spec.tensor_parallel;
-            if let Some(mean_tokens) = spec.model.mean_output_tokens {
-                config.output_lengths = OutputLengths {
-                    mean_tokens,
-                    ..OutputLengths::default()
-                };
-            }
+            let config = emulator_config(fleet, index, declared)?;
             let emulator = Emulator::start(config)
                 .await
                 .with_context(|| format!("instance {} cannot be emulated", spec.name))?;
