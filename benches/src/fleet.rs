@@ -146,6 +146,12 @@ impl LocalFleet {
             .collect()
     }
 
+    /// How old what each router knows of the others is, seconds; nothing of one that is alone.
+    #[must_use]
+    pub fn peers_ages_s(&self) -> Vec<f64> {
+        self.routers.iter().filter_map(RunningRouter::peers_age_s).collect()
+    }
+
     /// Lets what runs finish and stops everything.
     ///
     /// # Errors

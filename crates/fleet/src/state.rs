@@ -335,6 +335,18 @@ impl Fleet {
         }
     }
 
+    /// Other routers that were alive when time was advanced last.
+    #[must_use]
+    pub fn peer_routers(&self) -> u32 {
+        self.peer_routers
+    }
+
+    /// How old what others are known to have on an instance is, seconds; `None` without a report that is believed.
+    #[must_use]
+    pub fn peers_age_s(&self, now: Timestamp, instance: &Instance) -> Option<f64> {
+        instance.peers.fresh(now).map(|(_, age_s)| age_s)
+    }
+
     /// Lets time pass for what depends on it.
     pub fn advance(&mut self, now: Timestamp) {
         self.ledger.advance(now);

@@ -205,19 +205,22 @@ async fn serve_grpc(router: Router, listener: TcpListener, shutdown: Cancellatio
     }
 }
 
-/// Sends routers what changed: soon after a change of the registry, else on every tick.
+/// Sends routers what changed: soon after a change of the registry or of somebody's ledger, else on every tick. Telling
+/// takes a tenth of its time at most: a large fleet is told of less often.
 async fn tell_routers(plane: Arc<Plane>) {
+    let mut pause = GATHER;
     loop {
         tokio::select! {
             () = plane.shutdown.cancelled() => return,
             () = tokio::time::sleep(TICK) => {}
-            () = plane.changed.notified() => tokio::time::sleep(GATHER).await,
+            () = plane.changed.notified() => tokio::time::sleep(pause).await,
         }
         let now = Instant::now();
         let (ticked, (instances, healthy)) = {
             let mut routing = plane.routing.lock();
             (routing.tick(now), routing.fleet.counts(now))
         };
+        pause = (9 * now.elapsed()).clamp(GATHER, TICK);
         plane.forget_silent_leases();
         let metrics = &plane.metrics;
         metrics.watch_overflows.inc_by(ticked.overflowed);

@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Router(Router),
     /// A node agent: registers the engines of a fleet file and streams their telemetry.
     Agent(Agent),
+    /// One emulated engine as a process of its own: vLLM's API without a GPU.
+    Emulator(Emulator),
     /// Replay a trace against a described fleet in virtual time, with the router's own decision code.
     Simulate(Simulate),
     /// Look at workload traces, convert, scale and generate them.
@@ -179,6 +181,19 @@ pub(crate) struct Agent {
     /// GPU telemetry: auto (the default), off, or the path of an NVML library.
     #[arg(long, env = "EQUIPOISE_NVML")]
     pub(crate) nvml: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Emulator {
+    /// The fleet file that says what is emulated.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) fleet: PathBuf,
+    /// Which of its instances, POOL-NUMBER.
+    #[arg(long)]
+    pub(crate) instance: String,
+    /// Where it listens.
+    #[arg(long, default_value = "127.0.0.1:8000")]
+    pub(crate) listen: SocketAddr,
 }
 
 #[derive(Debug, Args)]

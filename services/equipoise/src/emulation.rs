@@ -9,6 +9,25 @@ use equipoise_proto::v1;
 
 use crate::instance;
 
+/// How an instance of a fleet file is emulated, on a free port of the loopback interface; `index`: its place in the file.
+pub(crate) fn emulator_config(
+    fleet: &FleetConfig,
+    index: usize,
+    declared: &DeclaredInstance,
+) -> anyhow::Result<EmulatorConfig> {
+    let spec = &declared.spec;
+    let mut config = EmulatorConfig::new(spec.model.name.clone(), declared.step_model()?);
+    config.seed = fleet.scheduler.seed.wrapping_add(index as u64);
+    config.gpus = spec.gpu_count();
+    if let Some(mean_tokens) = spec.model.mean_output_tokens {
+        config.output_lengths = OutputLengths {
+            mean_tokens,
+            ..OutputLengths::default()
+        };
+    }
+    Ok(config)
+}
+
 /// A fleet whose every instance has an endpoint, and the emulators behind those that are emulated.
 pub(crate) struct Engines {
     pub(crate) instances: Vec<v1::Instance>,
@@ -44,8 +63,10 @@ impl Engines {
             let addr = match kept {
                 Some((_, emulator)) => emulator.addr(),
                 None => {
-                    let seed = fleet.scheduler.seed.wrapping_add(index as u64);
-                    let emulator = emulate(declared, seed).await?;
+                    let config = emulator_config(fleet, index, declared)?;
+                    let emulator = Emulator::start(config)
+                        .await
+                        .with_context(|| format!("instance {name} cannot be emulated"))?;
                     let addr = emulator.addr();
                     fresh.push((declared.clone(), emulator));
                     addr
@@ -94,21 +115,4 @@ fn is_same_engine(one: &DeclaredInstance, other: &DeclaredInstance) -> bool {
         declared
     };
     told(one) == told(other)
-}
-
-async fn emulate(declared: &DeclaredInstance, seed: u64) -> anyhow::Result<RunningEmulator> {
-    let spec = &declared.spec;
-    let step_model = declared.step_model()?;
-    let mut config = EmulatorConfig::new(spec.model.name.clone(), step_model);
-    config.seed = seed;
-    config.gpus = spec.gpu_count();
-    if let Some(mean_tokens) = spec.model.mean_output_tokens {
-        config.output_lengths = OutputLengths {
-            mean_tokens,
-            ..OutputLengths::default()
-        };
-    }
-    Emulator::start(config)
-        .await
-        .with_context(|| format!("instance {} cannot be emulated", spec.name))
 }

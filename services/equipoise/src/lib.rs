@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod control_plane;
 mod emulation;
+mod emulator;
 mod explain;
 mod fleet;
 mod host;
@@ -64,6 +65,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ControlPlane(options) => serve(cli.log_format, control_plane::run(options)),
         Command::Router(options) => serve(cli.log_format, router::run(options)),
         Command::Agent(options) => serve(cli.log_format, agent::run(options)),
+        Command::Emulator(options) => serve(cli.log_format, emulator::run(options)),
         Command::Simulate(options) => simulate::run(&options),
         Command::Trace(options) => trace::run(&options),
         Command::Replay(options) => replay::run(&options),

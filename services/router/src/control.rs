@@ -22,6 +22,9 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// A heartbeat comes every second: silence for this long is a dead stream.
 const SILENCE: Duration = Duration::from_secs(5);
+/// While other routers are there, they hear of a change of the ledger so soon after it, with what else has changed by then;
+/// later where that would take more than a tenth of the time.
+const PUSH_PAUSE: Duration = Duration::from_millis(4);
 /// A control plane that has just started may not have heard of every agent yet: what it does not name is kept this long.
 const RESTART_GRACE: Duration = Duration::from_secs(10);
 
@@ -206,15 +209,24 @@ async fn report(state: Arc<State>, channel: Channel, interval: Duration) -> toni
     let feed = async {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut pause = PUSH_PAUSE;
         loop {
-            ticks.tick().await;
+            let pushed = tokio::select! {
+                _ = ticks.tick() => false,
+                () = state.driver.ledger_changed() => {
+                    tokio::time::sleep(pause).await;
+                    true
+                }
+            };
             // While the other stream is down this one is likely to be: what is taken now would be lost. It keeps.
             if !state.is_connected() {
                 continue;
             }
             // Room first: slices that are taken must be sent.
             let Ok(place) = sender.reserve().await else { return };
-            place.send(ledger(&state));
+            let started = Instant::now();
+            place.send(ledger(&state, pushed));
+            pause = (9 * started.elapsed()).clamp(PUSH_PAUSE, interval);
         }
     };
     tokio::select! {
@@ -226,7 +238,8 @@ async fn report(state: Arc<State>, channel: Channel, interval: Duration) -> toni
     }
 }
 
-fn ledger(state: &State) -> v1::LedgerReport {
+/// What is in flight; and, where it is not `pushed` between two reports, what has run since the last one.
+fn ledger(state: &State, pushed: bool) -> v1::LedgerReport {
     let now = state.driver.now();
     let in_flight = state.driver.with_scheduler(|scheduler| {
         let fleet = scheduler.fleet();
@@ -247,6 +260,11 @@ fn ledger(state: &State) -> v1::LedgerReport {
         router: state.name.clone(),
         unix_ns: state.driver.unix_ns(now),
         in_flight,
-        activity: state.activity.take(now, |at| state.driver.unix_ns(at)),
+        activity: if pushed {
+            Vec::new()
+        } else {
+            state.activity.take(now, |at| state.driver.unix_ns(at))
+        },
+        in_flight_only: pushed,
     }
 }

@@ -68,6 +68,8 @@ pub struct Driver {
     epoch_unix_ns: u64,
     next_request: AtomicU64,
     wakeup_changed: Notify,
+    /// Other routers should hear of what is in flight now.
+    ledger_changed: Notify,
     metrics: RouterMetrics,
 }
 
@@ -101,6 +103,7 @@ impl Driver {
             epoch_unix_ns: u64::try_from(since_unix.as_nanos()).unwrap_or(u64::MAX),
             next_request: AtomicU64::new(0),
             wakeup_changed: Notify::new(),
+            ledger_changed: Notify::new(),
             metrics,
         })
     }
@@ -189,6 +192,7 @@ impl Driver {
 
     fn run(&self, core: &mut Core, events: impl IntoIterator<Item = Event>, mut after_each: impl FnMut(&Scheduler)) {
         let wakeup_before = core.scheduler.next_wakeup();
+        let in_flight_before = core.scheduler.in_flight();
         core.actions.clear();
         for event in events {
             let started = Instant::now();
@@ -206,6 +210,11 @@ impl Driver {
                 record(core, now, &event, before);
             }
             after_each(&core.scheduler);
+        }
+        if core.scheduler.fleet().peer_routers() > 0
+            && (!core.actions.is_empty() || core.scheduler.in_flight() != in_flight_before)
+        {
+            self.ledger_changed.notify_one();
         }
         for action in core.actions.drain(..) {
             self.carry_out(action);
@@ -239,6 +248,11 @@ impl Driver {
     /// Reads the scheduler's state.
     pub(crate) fn with_scheduler<T>(&self, read: impl FnOnce(&Scheduler) -> T) -> T {
         self.with_core(|core| read(&core.scheduler))
+    }
+
+    /// Returns when what is in flight has changed since this returned last, and other routers are there to hear of it.
+    pub(crate) async fn ledger_changed(&self) {
+        self.ledger_changed.notified().await;
     }
 
     /// Wakes the scheduler when it wants to be woken; runs until dropped.

@@ -257,6 +257,17 @@ impl RunningRouter {
         self.state.driver.with_scheduler(available)
     }
 
+    /// How old the oldest of what it knows of the other routers' requests is, seconds; `None` where it is alone.
+    #[must_use]
+    pub fn peers_age_s(&self) -> Option<f64> {
+        let now = self.state.driver.now();
+        self.state.driver.with_scheduler(|scheduler| {
+            let fleet = scheduler.fleet();
+            let ages = fleet.iter().filter_map(|instance| fleet.peers_age_s(now, instance));
+            ages.reduce(f64::max)
+        })
+    }
+
     /// Takes no new connection, lets running answers finish within the drain time, and stops.
     pub async fn shutdown(self) {
         // The server may have gone already; then there is nobody to tell.

@@ -38,6 +38,20 @@ impl Client {
         }
     }
 
+    /// The same over HTTP/2, which the server is known to speak: all requests on one connection.
+    pub(crate) fn http2(base: &str) -> Self {
+        let mut builder = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
+        Self {
+            base: base.trim_end_matches('/').to_owned(),
+            http: builder.http2_only(true).build_http(),
+        }
+    }
+
+    /// `http://host:port`.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// `host:port`.
     pub(crate) fn address(&self) -> &str {
         self.base.trim_start_matches("http://")

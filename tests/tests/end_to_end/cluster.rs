@@ -6,7 +6,7 @@ use tempfile::NamedTempFile;
 
 use crate::client::Client;
 use crate::eventually;
-use crate::process::{Process, run};
+use crate::process::{Process, free_port, run};
 
 /// Any free port of the loopback interface.
 const ANY: &str = "127.0.0.1:0";
@@ -105,6 +105,84 @@ pub(crate) async fn router_with(control: &str, name: &str, policy: &str) -> (Pro
     let url = url(&process.line_with("router: http").await);
     let client = Client::new(url.trim_end_matches("/v1"));
     (process, client)
+}
+
+/// A router in its own process under the `[scheduler]` of a fleet file.
+pub(crate) async fn router_under(control: &str, name: &str, fleet: &FleetFile) -> (Process, Client) {
+    let arguments = [
+        "router",
+        "--control",
+        control,
+        "--listen",
+        ANY,
+        "--name",
+        name,
+        "--fleet",
+        fleet.path(),
+    ];
+    let mut process = Process::start(&arguments);
+    let url = url(&process.line_with("router: http").await);
+    let client = Client::new(url.trim_end_matches("/v1"));
+    (process, client)
+}
+
+/// Emulated engines, each a process of its own that can be killed and started again at the same address.
+pub(crate) struct Engines {
+    emulated: FleetFile,
+    /// For an agent: the same pool by its endpoints.
+    pub(crate) real: FleetFile,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Engines {
+    /// So many engines of a pool `engine`: `head` is what stands before the pool, `pool` its lines beside name, count
+    /// and endpoints.
+    pub(crate) async fn start(head: &str, pool: &str, count: usize) -> Self {
+        let addresses: Vec<String> = (0..count).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+        let named = format!("{head}\n[[pool]]\nname = \"engine\"\n{pool}\n");
+        let endpoints: Vec<String> = addresses
+            .iter()
+            .map(|address| format!("\"http://{address}\""))
+            .collect();
+        let mut engines = Self {
+            emulated: FleetFile::new(&format!("{named}count = {count}\n")),
+            real: FleetFile::new(&format!("{named}endpoints = [{}]\n", endpoints.join(", "))),
+            processes: Vec::new(),
+            addresses,
+        };
+        for number in 0..count {
+            let process = engines.process(number).await;
+            engines.processes.push(process);
+        }
+        engines
+    }
+
+    async fn process(&self, number: usize) -> Process {
+        let (instance, listen) = (format!("engine-{number}"), &self.addresses[number]);
+        let arguments = [
+            "emulator",
+            "--fleet",
+            self.emulated.path(),
+            "--instance",
+            &instance,
+            "--listen",
+            listen,
+        ];
+        let mut process = Process::start(&arguments);
+        process.line_with("emulator: engine").await;
+        process
+    }
+
+    /// Starts one again that was killed.
+    pub(crate) async fn restart(&mut self, number: usize) {
+        self.processes[number] = self.process(number).await;
+    }
+
+    /// An engine by its own address.
+    pub(crate) fn client(&self, number: usize) -> Client {
+        Client::new(&format!("http://{}", self.addresses[number]))
+    }
 }
 
 /// A node's agent in its own process, which emulates the engines of its fleet file too.

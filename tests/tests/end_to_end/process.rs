@@ -78,6 +78,13 @@ impl Process {
         drop(self.child.wait());
     }
 
+    /// Memory that it holds now, KiB; `None` where the system does not tell.
+    pub(crate) fn resident_kib(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
+
     /// SIGTERM: please stop.
     pub(crate) fn terminate(&self) {
         assert!(self.ask_to_stop(), "SIGTERM cannot be sent");

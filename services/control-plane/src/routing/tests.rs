@@ -36,6 +36,7 @@ fn report(router: &str, instance: &str, requests: u32, unix_ns: u64) -> LedgerRe
         unix_ns,
         in_flight: vec![part],
         activity: Vec::new(),
+        in_flight_only: false,
     }
 }
 

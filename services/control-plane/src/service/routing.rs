@@ -58,12 +58,19 @@ impl RoutingService for Services {
             if !same_router(&mut router, &report.router) {
                 return Err(Status::invalid_argument("router: one stream speaks for one router"));
             }
-            let activity = std::mem::take(&mut report.activity);
-            self.0
-                .accounting
-                .lock()
-                .take_activity(&report.router, activity, report.unix_ns, unix_ns());
+            let pushed = report.in_flight_only;
+            if !pushed {
+                let activity = std::mem::take(&mut report.activity);
+                self.0
+                    .accounting
+                    .lock()
+                    .take_activity(&report.router, activity, report.unix_ns, unix_ns());
+            }
             self.0.routing.lock().take_ledger(report, Instant::now());
+            if pushed {
+                // The other routers decide on it now, not at the next tick.
+                self.0.changed.notify_one();
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ fn ledger(router: &str, requests: u32) -> LedgerReport {
         unix_ns: unix_ns(),
         in_flight: vec![part],
         activity: Vec::new(),
+        in_flight_only: false,
     }
 }
 

@@ -1,0 +1,47 @@
+//! An engine is killed and comes back, under load.
+
+use std::time::Instant;
+
+use crate::cluster::{ControlPlane, Engines, agent, available, router_with, settled};
+use crate::eventually;
+use crate::load::{Asking, Load};
+
+/// Whole answers only: a stream that has begun cannot go elsewhere.
+const ASKING: Asking = Asking {
+    model: "gemma-2-2b",
+    max_tokens: 24,
+    streams: false,
+    tenants: &[],
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_is_killed_and_comes_back_costs_no_answer_and_gets_work_again() {
+    let head = "[[model]]\nname = \"gemma-2-2b\"\n";
+    let mut engines = Engines::start(head, "model = \"gemma-2-2b\"\ngpu = \"H100\"", 3).await;
+    let plane = ControlPlane::start("embedded").await;
+    let (_agent, (_router, client)) = tokio::join!(
+        agent(&plane.url, "node-a", &engines.real),
+        router_with(&plane.url, "router-a", "round-robin")
+    );
+    settled(&plane.url, 3, "router-a").await;
+    available(&client, 3).await;
+    let load = Load::start(&client, 8, &ASKING);
+    load.more(60).await;
+    for round in 0..2 {
+        engines.processes[1].kill();
+        load.more(60).await;
+        if round == 0 {
+            available(&client, 2).await;
+        }
+        engines.restart(1).await;
+        let (back, engine) = (Instant::now(), engines.client(1));
+        eventually("it works again", || async {
+            (engine.metric("vllm:request_success_total", "").await? > 0.0).then_some(())
+        })
+        .await;
+        eprintln!("round {round}: it had answered {:?} after it listened", back.elapsed());
+        load.more(60).await;
+    }
+    load.stop_without_loss().await;
+    assert_eq!(client.metric("equipoise_router_in_flight", "").await, Some(0.0));
+}
