@@ -1,13 +1,14 @@
 //! How prompts are cut into blocks for the index of what is in whose prefix cache.
 
 use equipoise_policy::SettingsError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// As the engines cut them, so that a match here is a match there: vLLM hashes blocks of `--block-size` tokens (16 on GPUs),
 /// each together with the hash of its parent and, in the first one, the request's `cache_salt`. A router has no tokenizer: a
 /// block of text stands for one of tokens. What no engine can share is not taken for shared; how much of what they can is
 /// found depends on these figures.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PrefixSettings {
     /// Tokens of a block: the engines' `--block-size`.
