@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use equipoise_config::FleetFile;
 use equipoise_fleet::FleetDelta;
-use equipoise_predict::Predictor;
+use equipoise_predict::{Predictor, Roster};
 use equipoise_scheduler::{Action, Event, Prefix, Request, Scheduler, SchedulerConfig, Target, Wishes};
 use equipoise_types::{RandomStream, RequestId, Timestamp};
 
@@ -158,12 +158,28 @@ impl BusyScheduler {
         Ok(spent)
     }
 
+    /// What a router would ask a predictor about: the models of this fleet.
+    #[must_use]
+    pub fn roster(&self, predictor: &Predictor) -> Roster {
+        let mut roster = Roster::new(predictor);
+        for instance in self.scheduler.fleet().iter() {
+            let model = &instance.spec.model;
+            roster.declare(&model.name, model.architecture.as_deref(), model.quality);
+        }
+        roster
+    }
+
     /// Times a batch of requests that arrive together, from the text of their prompts: forecasts, estimates, filters,
     /// scores, assignment and booking. Answers with the sum of their scores, too; afterwards the load is what it was.
     ///
     /// # Errors
     /// When one is not dispatched at once.
-    pub fn time_batch(&mut self, predictor: &Predictor, size: usize) -> anyhow::Result<(Duration, f64)> {
+    pub fn time_batch(
+        &mut self,
+        predictor: &Predictor,
+        roster: &Roster,
+        size: usize,
+    ) -> anyhow::Result<(Duration, f64)> {
         self.now += Duration::from_millis(1);
         let mut batch: Vec<Request> = (0..size).map(|_| self.request()).collect();
         let ids: Vec<RequestId> = batch.iter().map(|request| request.id).collect();
@@ -171,7 +187,7 @@ impl BusyScheduler {
         self.actions.clear();
         let started = Instant::now();
         for (request, text) in batch.iter_mut().zip(texts) {
-            request.forecast = Some(predictor.forecast(text));
+            request.forecast = Some(roster.forecast(predictor, text));
         }
         self.scheduler
             .on_event(self.now, Event::Arrived(batch), &mut self.actions);

@@ -8,11 +8,12 @@
 use equipoise_fleet::{CongestionPrice, EngineSample, FleetDelta, PeerLoad};
 use equipoise_policy::SettingsError;
 use equipoise_scheduler::{Action, Event, Request, Scheduler, SchedulerConfig};
-use equipoise_types::{InstanceId, RandomStream, RequestId, Timestamp};
+use equipoise_types::{InstanceId, RandomStream, Timestamp};
 use serde::Serialize;
 
 use crate::feed::{Feed, NoSink, Sink};
 use crate::instance::SimulatedInstance;
+use crate::request::Requests;
 
 /// How many routers share the work, and what they know of one another.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -53,8 +54,6 @@ pub(crate) struct Routers<S> {
     first: Feed<S>,
     others: Vec<Feed<NoSink>>,
     last_timer: Vec<Option<Timestamp>>,
-    /// By request: where it came to.
-    homes: Vec<u32>,
     spread: RandomStream,
     /// By instance.
     prices: Vec<CongestionPrice>,
@@ -79,7 +78,6 @@ impl<S: Sink> Routers<S> {
             },
             others,
             last_timer: vec![None; options.count as usize],
-            homes: Vec::new(),
             spread: seeds.derive("spread"),
             prices: Vec::new(),
         })
@@ -104,6 +102,11 @@ impl<S: Sink> Routers<S> {
         }
     }
 
+    /// Whether a decision may come of any event: requests wait somewhere.
+    pub(crate) fn any_queued(&self) -> bool {
+        (0..self.len()).any(|router| self.scheduler(router).queued() > 0)
+    }
+
     /// Gives one router an event and appends what it answers to `actions`, which must be empty.
     pub(crate) fn give(&mut self, router: usize, at: Timestamp, event: Event, actions: &mut Vec<Action>) {
         if event == Event::Timer {
@@ -113,11 +116,6 @@ impl<S: Sink> Routers<S> {
             None => self.first.give(at, event, actions),
             Some(other) => self.others[other].give(at, event, actions),
         }
-    }
-
-    /// Where a request came to.
-    pub(crate) fn home(&self, request: RequestId) -> usize {
-        self.homes.get(request.0 as usize).map_or(0, |home| *home as usize)
     }
 
     /// Who wants to be woken first, and when: later than it was woken last, by `least_sleep`.
@@ -141,7 +139,6 @@ impl<S: Sink> Routers<S> {
         let mut parts: Vec<(usize, Vec<Request>)> = Vec::new();
         for request in batch {
             let home = self.spread.below(self.len());
-            self.homes.push(u32::try_from(home).unwrap_or(0));
             match parts.iter_mut().find(|(router, _)| *router == home) {
                 Some((_, part)) => part.push(request),
                 None => parts.push((home, vec![request])),
@@ -151,10 +148,16 @@ impl<S: Sink> Routers<S> {
     }
 
     /// What the control plane knows now, to be told later.
-    pub(crate) fn report(&mut self, now: Timestamp, instances: &mut [SimulatedInstance], age_s: f64) -> FleetReport {
+    pub(crate) fn report(
+        &mut self,
+        now: Timestamp,
+        instances: &mut [SimulatedInstance],
+        requests: &mut Requests,
+        age_s: f64,
+    ) -> FleetReport {
         let samples: Vec<_> = instances
             .iter_mut()
-            .map(|instance| instance.sample(now, age_s))
+            .map(|instance| instance.sample(now, age_s, requests))
             .collect();
         self.prices.resize_with(samples.len(), CongestionPrice::default);
         for (price, sample) in self.prices.iter_mut().zip(&samples) {

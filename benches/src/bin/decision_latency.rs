@@ -40,13 +40,14 @@ fn from_text(options: &Options) -> anyhow::Result<()> {
     for &instances in &options.instances {
         for (size, improved) in [(1, false), (options.batch, false), (options.batch, true)] {
             let mut busy = BusyScheduler::with("equipoise", instances, improved)?;
+            let roster = &busy.roster(predictor);
             let runs = (options.decisions as usize / size / (instances / 100).max(1)).max(50);
             for _ in 0..runs / 20 {
-                busy.time_batch(predictor, size)?;
+                busy.time_batch(predictor, roster, size)?;
             }
             let (mut latencies, mut score) = (Latencies::new(), 0.0);
             for _ in 0..runs {
-                let (spent, scores) = busy.time_batch(predictor, size)?;
+                let (spent, scores) = busy.time_batch(predictor, roster, size)?;
                 latencies.record(spent);
                 score += scores;
             }

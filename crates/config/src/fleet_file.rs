@@ -23,7 +23,8 @@ use table::ModelTable;
 
 /// Reads fleet files. The sections:
 ///
-/// - `[scheduler]`, optional: the fields of [`equipoise_scheduler::SchedulerConfig`];
+/// - `[scheduler]`, optional: the fields of [`equipoise_scheduler::SchedulerConfig`]; in it `[scheduler.prefix]`:
+///   `block_tokens`, `bytes_per_token`, `hash_seed` of the index of prefix caches;
 /// - `[tenants.NAME]`, optional, for requests with the header `x-equipoise-tenant: NAME`: `labels`, which an instance must
 ///   carry to get them, whatever they ask for; `usd_per_hour`, `usd_per_day`, `joules_per_hour`, `joules_per_day`;
 /// - `[[model]]`: `name`, `architecture`, `quality`, `context_tokens`, `price = { input_usd_per_mtok,

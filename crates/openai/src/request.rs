@@ -49,6 +49,8 @@ pub struct RequestHead {
     pub user: Option<String>,
     /// The response that this one goes on from: only the engine that made it knows it.
     pub previous_response_id: Option<String>,
+    /// Only requests with the same salt share what is cached of prompts (vLLM's addition).
+    pub cache_salt: Option<String>,
 }
 
 /// A request that cannot be accepted.
@@ -229,6 +231,7 @@ struct Members {
     user: Option<String>,
     previous_response_id: Option<String>,
     prompt_embeds: Option<Skipped>,
+    cache_salt: Option<String>,
     has_tools: bool,
     is_structured: bool,
     /// Names of members that were read, to notice one that comes twice.
@@ -244,7 +247,7 @@ struct Draft<'s> {
 }
 
 /// The members that are read, in the order of their bits in [`Members::names`].
-const READ: [&str; 34] = [
+const READ: [&str; 35] = [
     "model",
     "stream",
     "stream_options",
@@ -279,6 +282,7 @@ const READ: [&str; 34] = [
     "text_2",
     "data_1",
     "data_2",
+    "cache_salt",
 ];
 
 impl<'de> Visitor<'de> for &mut Draft<'_> {
@@ -319,6 +323,7 @@ impl Draft<'_> {
             "ignore_eos" => read(&mut seen.ignore_eos, map),
             "n" => read(&mut seen.n, map),
             "user" => read(&mut seen.user, map),
+            "cache_salt" => read(&mut seen.cache_salt, map),
             "prompt_embeds" => read(&mut seen.prompt_embeds, map),
             "messages" if self.endpoint.takes_messages() => map.next_value_seed(Messages(prompt)),
             "prompt" if self.endpoint.takes_prompt() => map.next_value_seed(Prompts(prompt)),
@@ -423,6 +428,7 @@ impl Draft<'_> {
             is_structured: seen.is_structured,
             user: seen.user,
             previous_response_id: seen.previous_response_id.filter(|id| !id.is_empty()),
+            cache_salt: seen.cache_salt.filter(|salt| !salt.is_empty()),
         })
     }
 }

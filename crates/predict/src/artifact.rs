@@ -45,6 +45,22 @@ pub enum ArtifactError {
     /// Damaged.
     #[error("predictor artifact is damaged: its checksum does not match; copy it again or train it anew")]
     Checksum,
+    /// Its prompts are encoded by weights that it does not hold.
+    #[error(
+        "this predictor needs the encoder that it was trained with (weights {fingerprint}): give it with `--encoder`"
+    )]
+    NeedsEncoder {
+        /// Which weights.
+        fingerprint: String,
+    },
+    /// Another encoder than that it was trained with.
+    #[error("this predictor was trained with the encoder of weights {wanted}, not {found}: give that one")]
+    OtherEncoder {
+        /// Which weights it was trained with.
+        wanted: String,
+        /// Which were given.
+        found: String,
+    },
     /// The checksum is right but the content makes no sense.
     #[error("predictor artifact is inconsistent at byte {at} of its body: {what} cannot be; train it anew")]
     Invalid {

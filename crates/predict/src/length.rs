@@ -66,10 +66,10 @@ impl Lengths {
         Self { scaling, models }
     }
 
-    /// One forecast per model.
-    pub(crate) fn predict(&self, vector: &[f32]) -> Vec<LengthForecast> {
+    /// Forecasts of one prompt's answers, each made when it is asked for by its model's place.
+    pub(crate) fn of(&self, vector: &[f32]) -> impl Fn(usize) -> Option<LengthForecast> {
         let vector = self.scaling.apply(vector);
-        self.models.iter().map(|model| model.predict(&vector)).collect()
+        move |place| Some(self.models.get(place)?.predict(&vector))
     }
 
     /// Adds a model of which only some answers' lengths are known: the typical regression of the others, moved to match.

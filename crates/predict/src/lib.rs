@@ -20,7 +20,7 @@ mod text;
 mod training;
 
 pub use artifact::{ArtifactError, MAX_ARTIFACT_BYTES};
-pub use embed::{Embedder, EmbeddingConfig, HashedEmbedder};
+pub use embed::{Embedder, EmbeddingConfig, ExternalEncoder, HashedEmbedder};
 pub use forecast::{Forecast, LengthForecast, ModelForecast};
 pub use name::canonical_model_name;
 pub use online::{OnlineCalibration, Shift};

@@ -3,7 +3,7 @@
 use equipoise_types::RandomStream;
 
 use crate::artifact::{ArtifactError, Reader, Writer, seal, unseal};
-use crate::embed::{Embedder as _, EmbeddingConfig, HashedEmbedder};
+use crate::embed::{Embedder as _, Embedding, EmbeddingConfig, ExternalEncoder, HashedEmbedder};
 use crate::forecast::{Forecast, ModelForecast};
 use crate::length::Lengths;
 use crate::name::canonical_model_name;
@@ -17,6 +17,8 @@ pub struct TrainingOptions {
     pub kind: Kind,
     /// Sizes of the embedding.
     pub embedding: EmbeddingConfig,
+    /// Encodes prompts in place of the hashed embedding, where it is given.
+    pub encoder: Option<ExternalEncoder>,
     /// Seed of every random choice.
     pub seed: u64,
     /// What it is trained on, under which licences: kept in the artifact, for people.
@@ -28,6 +30,7 @@ impl Default for TrainingOptions {
         Self {
             kind: Kind::Equipoise,
             embedding: EmbeddingConfig::default(),
+            encoder: None,
             seed: 0,
             provenance: String::new(),
         }
@@ -80,7 +83,7 @@ pub const MIN_JOIN_ANSWERS: usize = 5;
 pub struct Predictor {
     models: Vec<String>,
     provenance: String,
-    embedder: HashedEmbedder,
+    embedder: Embedding,
     quality: Quality,
     lengths: Lengths,
 }
@@ -136,9 +139,10 @@ impl Predictor {
     pub(crate) fn forecast_of<'a>(&self, text: &str, chosen: impl IntoIterator<Item = (usize, &'a str)>) -> Forecast {
         let vector = self.embedder.embed(text);
         let quality = self.quality.predict(&vector);
-        let lengths = self.lengths.predict(&vector);
+        // Few of the models that are known are served: only their lengths are worked out.
+        let length = self.lengths.of(&vector);
         let models = chosen.into_iter().filter_map(|(place, name)| {
-            let (estimate, output_tokens) = (quality.get(place)?, *lengths.get(place)?);
+            let (estimate, output_tokens) = (quality.get(place)?, length(place)?);
             Some(ModelForecast {
                 name: name.to_owned(),
                 quality: estimate.probability,
@@ -236,10 +240,18 @@ impl Predictor {
     /// # Errors
     /// Another kind of file, another version, a file that is cut off, damaged or inconsistent.
     pub fn from_bytes(file: &[u8]) -> Result<Self, ArtifactError> {
-        Self::from_body(unseal(file)?)
+        Self::from_body(unseal(file)?, None)
     }
 
-    fn from_body(body: &[u8]) -> Result<Self, ArtifactError> {
+    /// The same for one that was trained with an encoder, which its file does not hold.
+    ///
+    /// # Errors
+    /// As [`from_bytes`](Self::from_bytes), and another encoder.
+    pub fn from_bytes_with(file: &[u8], encoder: &ExternalEncoder) -> Result<Self, ArtifactError> {
+        Self::from_body(unseal(file)?, Some(encoder))
+    }
+
+    fn from_body(body: &[u8], encoder: Option<&ExternalEncoder>) -> Result<Self, ArtifactError> {
         let mut reader = Reader::new(body);
         let provenance = reader.text()?;
         let count = reader.size()?;
@@ -250,7 +262,7 @@ impl Predictor {
         for _ in 0..count {
             models.push(reader.text()?);
         }
-        let embedder = HashedEmbedder::read(&mut reader)?;
+        let embedder = Embedding::read(&mut reader, encoder)?;
         let sizes = Sizes {
             dimension: embedder.dimension(),
             models: count,
@@ -273,7 +285,7 @@ impl Predictor {
 pub struct Trainer {
     models: Vec<String>,
     provenance: String,
-    embedder: HashedEmbedder,
+    embedder: Embedding,
     examples: Examples,
     lengths: Lengths,
     random: RandomStream,
@@ -288,7 +300,10 @@ impl Trainer {
         set.check()?;
         let random = RandomStream::new(options.seed);
         let texts: Vec<&str> = set.prompts.iter().map(|prompt| prompt.text.as_str()).collect();
-        let embedder = HashedEmbedder::train(&texts, options.embedding, &random);
+        let embedder = match &options.encoder {
+            Some(encoder) => Embedding::External(encoder.clone()),
+            None => Embedding::Hashed(HashedEmbedder::train(&texts, options.embedding, &random)),
+        };
         let examples = Examples::of(set, &embedder);
         Ok(Self {
             models: set.models.iter().map(|name| canonical_model_name(name)).collect(),

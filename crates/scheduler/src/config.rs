@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::tenants::{MOST_TENANTS, TenantSettings};
-use crate::{CascadeSettings, ExplorationSettings, RetrySettings};
+use crate::{CascadeSettings, ExplorationSettings, PrefixSettings, RetrySettings};
 
 /// Settings of one scheduler. Absent fields keep their defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +42,9 @@ pub struct SchedulerConfig {
     /// Outcomes of a model that are remembered, about: fewer follow a change sooner, more are steadier. 10 at least.
     #[schemars(range(min = 10.0, max = 1e6))]
     pub feedback_memory: f64,
+    /// How prompts are cut into blocks, to tell what is in whose prefix cache.
+    #[serde(skip_serializing_if = "PrefixSettings::is_default")]
+    pub prefix: PrefixSettings,
     /// What holds for tenants, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tenants: BTreeMap<String, TenantSettings>,
@@ -64,6 +67,7 @@ impl Default for SchedulerConfig {
             improve_batches: true,
             attempts_max: 3,
             retries: RetrySettings::default(),
+            prefix: PrefixSettings::default(),
             tenants: BTreeMap::new(),
             telemetry_stale_s: 5.0,
             feedback_memory: 100.0,
@@ -105,6 +109,7 @@ impl SchedulerConfig {
         }
         self.exploration.validate()?;
         self.retries.validate()?;
+        self.prefix.validate()?;
         self.cascade.map_or(Ok(()), CascadeSettings::validate)?;
         let (least, most) = (10.0, 1e6);
         if !(least..=most).contains(&self.feedback_memory) {

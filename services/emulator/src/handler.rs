@@ -159,7 +159,9 @@ impl Instance {
             seen,
             mut guard,
             cached_tokens,
-        } = self.submit(&tokens, length, arrived).await?;
+        } = self
+            .submit(&tokens, head.cache_salt.as_deref(), length, arrived)
+            .await?;
         let answer = Answer {
             endpoint,
             id: self.answer_id(endpoint, headers, id),
@@ -191,14 +193,20 @@ impl Instance {
     }
 
     /// Hands a job to the engine and waits until it has been taken.
-    async fn submit(&self, tokens: &[u32], length: Length, arrived: Instant) -> Result<Accepted, Box<Reply>> {
+    async fn submit(
+        &self,
+        tokens: &[u32],
+        salt: Option<&str>,
+        length: Length,
+        arrived: Instant,
+    ) -> Result<Accepted, Box<Reply>> {
         let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let (progress, seen) = watch::channel(Progress::default());
         let (reply, accepted) = oneshot::channel();
         let job = Job {
             id,
             prompt_tokens: tokens.len() as u32,
-            blocks: block_hashes(tokens, self.block_tokens),
+            blocks: block_hashes(tokens, self.block_tokens, salt),
             length,
             arrived,
             progress,
@@ -244,7 +252,9 @@ impl Instance {
             tokens: 1,
             finish: Finish::Stop,
         };
-        let mut work = self.submit(&tokens, length, arrived).await?;
+        let mut work = self
+            .submit(&tokens, head.cache_salt.as_deref(), length, arrived)
+            .await?;
         if work.seen.wait_for(|progress| progress.finished).await.is_err() {
             return Err(Box::new(refusal::engine_stopped()));
         }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Hashes of the whole blocks of a prompt; each covers all tokens before it too.
-pub(crate) fn block_hashes(tokens: &[u32], block_tokens: u32) -> Vec<u64> {
-    let mut hash = 0xcbf2_9ce4_8422_2325;
+/// Hashes of the whole blocks of a prompt; each covers all tokens before it too, and the request's `cache_salt`.
+pub(crate) fn block_hashes(tokens: &[u32], block_tokens: u32, salt: Option<&str>) -> Vec<u64> {
+    let salt: Vec<u32> = salt.unwrap_or_default().bytes().map(u32::from).collect();
+    let mut hash = hash_tokens(0xcbf2_9ce4_8422_2325, &salt);
     let blocks = tokens.chunks_exact(block_tokens.max(1) as usize);
     blocks
         .map(|block| {
@@ -79,10 +80,11 @@ mod tests {
         let mut second = first.clone();
         second[40] = 999;
         let mut cache = PrefixCache::new(100);
-        cache.insert(&block_hashes(&first, 16));
-        assert_eq!(block_hashes(&first, 16).len(), 4);
-        assert_eq!(cache.hits(&block_hashes(&first, 16)), 4);
-        assert_eq!(cache.hits(&block_hashes(&second, 16)), 2);
+        cache.insert(&block_hashes(&first, 16, None));
+        assert_eq!(block_hashes(&first, 16, None).len(), 4);
+        assert_eq!(cache.hits(&block_hashes(&first, 16, None)), 4);
+        assert_eq!(cache.hits(&block_hashes(&second, 16, None)), 2);
+        assert_eq!(cache.hits(&block_hashes(&first, 16, Some("tenant"))), 0, "salted");
     }
 
     #[test]

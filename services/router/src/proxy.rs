@@ -108,7 +108,7 @@ pub(crate) fn understand(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<(Asked, Request), Box<ErrorResponse>> {
-    let (mut prompt, mut question) = (PromptReader::default(), Question::default());
+    let (mut prompt, mut question) = (PromptReader::new(state.prefix), Question::default());
     let parsed = RequestHead::parse_with(endpoint, &body, &mut |part| {
         prompt.read(part);
         question.read(part);
@@ -145,7 +145,7 @@ pub(crate) fn understand(
         max_output_tokens: if generates { head.max_tokens } else { Some(1) },
         streams: head.stream,
         forecast: None,
-        prefix: prompt.into_prefix(),
+        prefix: prompt.into_prefix(head.cache_salt.as_deref()),
         wishes,
     };
     if generates

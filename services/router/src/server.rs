@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use equipoise_backend::BackendError;
 use equipoise_fleet::Breaker;
 use equipoise_openai::{ErrorResponse, ModelCard, ModelList, Usage};
-use equipoise_scheduler::{Dispatch, TokenUsage};
+use equipoise_scheduler::{Dispatch, PrefixSettings, TokenUsage};
 use equipoise_telemetry::{Direction, GatewayMetrics, ObservingMetrics, RouterMetrics, exposition};
 use equipoise_types::{DecisionId, RequestId, Timestamp};
 use http::{HeaderValue, StatusCode};
@@ -72,6 +72,7 @@ pub(crate) struct State {
     pub(crate) journal: Journal,
     pub(crate) prompt_size: PromptSize,
     pub(crate) responses: Responses,
+    pub(crate) prefix: PrefixSettings,
     pub(crate) forecaster: Forecaster,
     pub(crate) max_body_bytes: usize,
     registry: Registry,
@@ -323,6 +324,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         journal: Journal::new(access_log, spans),
         prompt_size: PromptSize::default(),
         responses: Responses::default(),
+        prefix: config.scheduler.prefix,
         forecaster,
         max_body_bytes: config.max_body_bytes,
         registry,

@@ -18,7 +18,7 @@ pub(crate) const PURE: &[&str] = &[
     "chart",
 ];
 /// Formats of files.
-const FILES: &[&str] = &["trace", "config"];
+const FILES: &[&str] = &["trace", "config", "encoder"];
 /// Clients of the outside world.
 const EDGE: &[&str] = &["proto", "telemetry", "store", "openai", "backend", "device"];
 const SERVICES: &[&str] = &["router", "control-plane", "agent", "emulator"];
@@ -36,6 +36,7 @@ const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("chart", &[]),
     ("trace", &[PURE]),
     ("config", &[PURE]),
+    ("encoder", &[&["predict"]]),
     ("simulator", &[PURE, FILES]),
     ("proto", &[]),
     ("telemetry", &[PURE, &["proto"]]),

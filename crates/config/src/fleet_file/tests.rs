@@ -43,6 +43,27 @@ fn a_minimal_file_gets_the_defaults() {
 }
 
 #[test]
+fn the_blocks_of_prefix_caches_are_as_the_engines_cut_them() {
+    let with = |keys: &str| format!("[scheduler.prefix]\n{keys}\n{}", pool("gpu = \"A30\"\ncount = 1"));
+    let prefix = parse(&with("block_tokens = 32\nbytes_per_token = 2.5\nhash_seed = 7"))
+        .expect("good")
+        .scheduler
+        .prefix;
+    assert_eq!(
+        (prefix.block_tokens, prefix.block_bytes(), prefix.hash_seed),
+        (32, 80, 7)
+    );
+    let error = error_of(&with("block_tokens = 0"));
+    assert!(
+        error.contains("block_tokens") && error.contains("from 1 to 4096"),
+        "{error}"
+    );
+    let error = error_of(&with("bytes_per_token = 1e3"));
+    assert!(error.contains("fleet.toml:2"), "{error}");
+    assert!(error_of(&with("block_bytes = 64")).contains("block_bytes"));
+}
+
+#[test]
 fn real_instances_have_endpoints_and_need_nothing_else() {
     let text = "[[model]]\nname = \"mystery\"\n[[pool]]\nname = \"a\"\nmodel = \"mystery\"\n\
                 endpoints = [\"http://h:1/\", \"http://h:2\"]\ngpus = [[\"0\"], [\"GPU-7\"]]\nlabels = { zone = \"x\" }\n";

@@ -15,7 +15,7 @@ fn a_full_chat_request() {
         r#"{"model":"auto","messages":[{"role":"system","content":"Be brief."},
         {"role":"user","content":[{"type":"text","text":"What is é?"},{"type":"image_url","image_url":{"url":"data:x"}}]},
         {"role":"assistant","content":null}],"stream":true,"stream_options":{"include_usage":true},"max_tokens":10,
-        "max_completion_tokens":20,"temperature":0.5,"n":2,"user":"u","tools":[],"min_tokens":1,"ignore_eos":true}"#,
+        "max_completion_tokens":20,"temperature":0.5,"n":2,"user":"u","cache_salt":"s","tools":[],"min_tokens":1,"ignore_eos":true}"#,
     )
     .expect("valid");
     assert_eq!(
@@ -38,6 +38,7 @@ fn a_full_chat_request() {
             has_images: true,
             user: Some("u".to_owned()),
             previous_response_id: None,
+            cache_salt: Some("s".to_owned()),
         }
     );
     assert_eq!(head.prompt_tokens_estimate(4.0), 5);

@@ -81,8 +81,8 @@ impl HashedEmbedder {
         writer.f32s(&self.surface_scale);
     }
 
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ArtifactError> {
-        let half_bits = reader.u32()?;
+    /// What stands behind `half_bits`.
+    pub(crate) fn read(reader: &mut Reader<'_>, half_bits: u32) -> Result<Self, ArtifactError> {
         if !(4..=18).contains(&half_bits) {
             return Err(reader.invalid("the number of buckets"));
         }

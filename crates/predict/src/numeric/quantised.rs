@@ -2,10 +2,18 @@
 
 use crate::artifact::{ArtifactError, Reader, Writer};
 
-/// Row-major. Exactly what is kept on disk, so that a loaded predictor gives the same bits as the one that was saved.
+/// Numbers of a row that are multiplied at once, and a small step for what is left of it: of the ways that were timed
+/// without wide vectors the quickest, twice as quick as a plain sum.
+const WIDE: usize = 32;
+const NARROW: usize = 8;
+
+/// Row-major, each row filled up with zeros. What is kept on disk is the same without them, so that a loaded predictor gives
+/// the same bits as the one that was saved.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Quantised {
     columns: usize,
+    /// Codes of a row, those that fill it up included: a multiple of [`NARROW`].
+    stride: usize,
     steps: Vec<f32>,
     codes: Vec<i8>,
 }
@@ -15,6 +23,7 @@ impl Quantised {
     pub(crate) fn of(matrix: &[f32], columns: usize) -> Self {
         let mut quantised = Self {
             columns,
+            stride: columns.next_multiple_of(NARROW),
             steps: Vec::with_capacity(matrix.len() / columns),
             codes: Vec::with_capacity(matrix.len()),
         };
@@ -30,6 +39,7 @@ impl Quantised {
             quantised
                 .codes
                 .extend(row.iter().map(|value| (value * scale).round() as i8));
+            quantised.codes.resize(quantised.steps.len() * quantised.stride, 0);
         }
         quantised
     }
@@ -43,7 +53,7 @@ impl Quantised {
     }
 
     fn codes(&self, row: usize) -> &[i8] {
-        &self.codes[row * self.columns..(row + 1) * self.columns]
+        &self.codes[row * self.stride..row * self.stride + self.columns]
     }
 
     /// The weighted sum of some rows. Weights are rounded to 63 steps of the largest (times its row's step), so that four
@@ -88,9 +98,12 @@ impl Quantised {
 
     /// The inner product of a row with a vector.
     pub(crate) fn dot_row(&self, row: usize, vector: &Rounded) -> f32 {
-        // One plain sum: integers may be added in any order, so the compiler multiplies and adds neighbouring pairs at once.
-        let products = self.codes(row).iter().zip(&vector.codes);
-        let sum: i32 = products.map(|(&code, &value)| i32::from(code) * i32::from(value)).sum();
+        let codes = &self.codes[row * self.stride..(row + 1) * self.stride];
+        let (wide, rest) = codes.as_chunks::<WIDE>();
+        let (wide_vector, rest_vector) = vector.codes.as_chunks::<WIDE>();
+        // Integers may be added in any order: the result is that of one plain sum.
+        let sum = sum_of_products(wide, wide_vector)
+            + sum_of_products(rest.as_chunks::<NARROW>().0, rest_vector.as_chunks::<NARROW>().0);
         #[expect(clippy::cast_precision_loss, reason = "a sum of a few hundred products of 19 bits")]
         let sum = sum as f32;
         sum * self.steps[row] * vector.step
@@ -100,7 +113,10 @@ impl Quantised {
         writer.size(self.columns);
         writer.size(self.rows());
         writer.f32s(&self.steps);
-        writer.i8s(&self.codes);
+        let codes: Vec<i8> = (0..self.rows())
+            .flat_map(|row| self.codes(row).iter().copied())
+            .collect();
+        writer.i8s(&codes);
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, ArtifactError> {
@@ -109,10 +125,19 @@ impl Quantised {
         let Some(entries) = columns.checked_mul(rows).filter(|_| columns > 0) else {
             return Err(reader.invalid("the size of a matrix"));
         };
+        let steps = reader.f32s(rows)?;
+        let packed = reader.i8s(entries)?;
+        let stride = columns.next_multiple_of(NARROW);
+        let mut codes = Vec::with_capacity(rows * stride);
+        for row in packed.chunks_exact(columns) {
+            codes.extend_from_slice(row);
+            codes.resize(codes.len() + stride - columns, 0);
+        }
         Ok(Self {
             columns,
-            steps: reader.f32s(rows)?,
-            codes: reader.i8s(entries)?,
+            stride,
+            steps,
+            codes,
         })
     }
 }
@@ -134,9 +159,22 @@ impl Rounded {
             clippy::cast_possible_truncation,
             reason = "at most 2047 in size by the choice of step"
         )]
-        let codes = vector.iter().map(|value| (value * scale).round() as i16).collect();
+        let mut codes: Vec<i16> = vector.iter().map(|value| (value * scale).round() as i16).collect();
+        codes.resize(vector.len().next_multiple_of(NARROW), 0);
         Self { step, codes }
     }
+}
+
+/// Over chunks of whole vectors, each summed by itself: neighbouring pairs are multiplied and added in one instruction.
+fn sum_of_products<const N: usize>(codes: &[[i8; N]], values: &[[i16; N]]) -> i32 {
+    let mut total = 0;
+    for (codes, values) in codes.iter().zip(values) {
+        let products = codes.iter().zip(values);
+        total += products
+            .map(|(&code, &value)| i32::from(code) * i32::from(value))
+            .sum::<i32>();
+    }
+    total
 }
 
 /// `sums += Σ weight · codes` over four rows; codes are bytes and weights at most 63, so no sum of four overflows.
@@ -166,6 +204,30 @@ mod tests {
             }
             let dot: f32 = back.iter().map(|value| value * value).sum();
             assert!((quantised.dot_row(row as usize, &Rounded::of(&back)) - dot).abs() < 1e-2);
+        }
+    }
+
+    #[test]
+    fn rows_of_any_length_are_multiplied_whole() {
+        for columns in [1, 7, 8, 9, 31, 40, 98, 256] {
+            let matrix: Vec<f32> = (0..2 * columns).map(|index| (index as f32 * 0.7).cos()).collect();
+            let quantised = Quantised::of(&matrix, columns);
+            let vector = Rounded::of(&matrix[..columns]);
+            for row in 0..2 {
+                let plain: i32 = quantised
+                    .codes(row)
+                    .iter()
+                    .zip(&vector.codes)
+                    .map(|(&code, &value)| i32::from(code) * i32::from(value))
+                    .sum();
+                let exact = plain as f32 * quantised.steps[row] * vector.step;
+                assert_eq!(quantised.dot_row(row, &vector), exact, "{columns} columns");
+            }
+            let mut writer = Writer::default();
+            quantised.write(&mut writer);
+            let body = writer.into_body();
+            let mut reader = Reader::new(&body);
+            assert_eq!(Quantised::read(&mut reader).expect("is well"), quantised);
         }
     }
 

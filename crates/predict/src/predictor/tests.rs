@@ -66,6 +66,7 @@ fn options(kind: Kind) -> TrainingOptions {
     TrainingOptions {
         kind,
         embedding: EmbeddingConfig { half_bits: 9, rank: 12 },
+        encoder: None,
         seed: 5,
         provenance: "made up".into(),
     }
@@ -396,5 +397,50 @@ fn the_embedded_predictor_knows_the_usual_models() {
     ] {
         let quality = |forecast: &Forecast| forecast.of(model).expect(model).quality;
         assert!(quality(&easy) > quality(&hard) + 0.2, "{model}");
+    }
+}
+
+/// Tells topics apart, and nothing else.
+struct Topics;
+
+impl crate::Embedder for Topics {
+    fn dimension(&self) -> usize {
+        TOPICS.len()
+    }
+
+    fn embed(&self, text: &str) -> Vec<f32> {
+        TOPICS
+            .iter()
+            .map(|(topic, _)| f32::from(u8::from(text.contains(topic))))
+            .collect()
+    }
+}
+
+#[test]
+fn an_encoder_is_asked_for_again_and_no_other_is_taken() {
+    let encoder = |fingerprint| ExternalEncoder::new(std::sync::Arc::new(Topics), fingerprint);
+    for kind in [Kind::Knn { neighbours: 10 }, Kind::Irt, Kind::Equipoise] {
+        let options = TrainingOptions {
+            kind,
+            encoder: Some(encoder(7)),
+            ..TrainingOptions::default()
+        };
+        let predictor = Predictor::train(&set(200, 3), &options).expect("trains");
+        assert_eq!(predictor.dimension(), 4);
+        let easy = predictor.quality("add the small numbers")[0].probability;
+        let hard = predictor.quality("prove the lemma in topology")[0].probability;
+        assert!(easy > hard + 0.2, "{kind}: {easy} {hard}");
+        let file = predictor.to_bytes();
+        assert!(matches!(
+            Predictor::from_bytes(&file),
+            Err(ArtifactError::NeedsEncoder { .. })
+        ));
+        assert!(matches!(
+            Predictor::from_bytes_with(&file, &encoder(8)),
+            Err(ArtifactError::OtherEncoder { .. })
+        ));
+        let read = Predictor::from_bytes_with(&file, &encoder(7)).expect("the same encoder");
+        assert_eq!(read, predictor);
+        assert_eq!(read.forecast("add"), predictor.forecast("add"));
     }
 }

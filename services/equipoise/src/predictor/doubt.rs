@@ -87,7 +87,7 @@ pub(super) fn spreads(
     let mut random = RandomStream::new(seed).derive("halves");
     let (one, two): (Vec<&GradedPrompt>, Vec<&GradedPrompt>) =
         seen.iter().copied().partition(|_| random.uniform() < 0.5);
-    let train = |prompts: &[&GradedPrompt], kind| anyhow::Ok(trainer(graded, prompts, seed)?.train(kind));
+    let train = |prompts: &[&GradedPrompt], kind| anyhow::Ok(trainer(graded, prompts, seed, None)?.train(kind));
     let halves = [train(&one, Kind::Equipoise)?, train(&two, Kind::Equipoise)?];
     let means = train(seen, Kind::Constant)?;
     let mut samples: Vec<(f64, Spread, f64)> = Vec::new();

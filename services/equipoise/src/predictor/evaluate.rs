@@ -6,7 +6,9 @@ use std::time::Instant;
 use equipoise_predict::evaluation::{
     Bin, RoutedCurve, auc, brier, expected_calibration_error, held_out, oracle_curve, reliability, routed_curve,
 };
-use equipoise_predict::{Forecast, Kind, Predictor, Trainer, TrainingOptions, TrainingSet, canonical_model_name};
+use equipoise_predict::{
+    ExternalEncoder, Forecast, Kind, Predictor, Trainer, TrainingOptions, TrainingSet, canonical_model_name,
+};
 use equipoise_trace::GradedPrompt;
 use equipoise_types::RandomStream;
 
@@ -138,18 +140,37 @@ impl Outcome {
     }
 }
 
-pub(super) fn evaluate(graded: &Graded, data: &Path, seed: u64, resamples: u32) -> anyhow::Result<Evaluation> {
+/// Kinds that are also scored on an encoder's vectors.
+const ENCODED: [Kind; 4] = [
+    Kind::Knn { neighbours: 50 },
+    Kind::Clusters { clusters: 60 },
+    Kind::Irt,
+    Kind::Equipoise,
+];
+
+/// `encoder`: the folder of a sentence encoder, for further rows.
+pub(super) fn evaluate(
+    graded: &Graded,
+    data: &Path,
+    encoder: Option<&Path>,
+    seed: u64,
+    resamples: u32,
+) -> anyhow::Result<Evaluation> {
     let costs = costs(graded.format, data)?;
     let set = &graded.set;
     let (unseen, seen): (Vec<&GradedPrompt>, Vec<&GradedPrompt>) =
         set.prompts.iter().partition(|prompt| held_out(&prompt.id));
-    let trainer = trainer(graded, &seen, seed)?;
+    let trainer = trainer(graded, &seen, seed, None)?;
     let mut rows = Vec::new();
     let mut coverage = Coverage::default();
     let (mut ours, mut others) = (None, Vec::new());
     let trained = Kind::ALL.map(|kind| (kind.to_string(), trainer.train(kind)));
     let embedded = ("embedded".to_owned(), Predictor::embedded()?);
-    for (name, predictor) in trained.into_iter().chain([embedded]) {
+    let encoded = match encoder {
+        Some(folder) => Encoded::train(folder, graded, &seen, seed)?,
+        None => Encoded::default(),
+    };
+    for (name, predictor) in trained.into_iter().chain([embedded]).chain(encoded.predictors) {
         let Some(outcome) = Outcome::of(&predictor, graded, &unseen) else {
             continue;
         };
@@ -167,7 +188,11 @@ pub(super) fn evaluate(graded: &Graded, data: &Path, seed: u64, resamples: u32) 
             curve: routed(&outcome.predictions, &unseen, graded, &costs)?.0,
             reliability: reliability(&pooled),
             per_model,
-            micros: outcome.micros,
+            micros: if name.ends_with(ENCODED_SUFFIX) {
+                (outcome.micros.0 + encoded.micros.0, outcome.micros.1 + encoded.micros.1)
+            } else {
+                outcome.micros
+            },
         });
         if name == Kind::Equipoise.to_string() {
             ours = Some(outcome.predictions);
@@ -199,6 +224,32 @@ pub(super) fn evaluate(graded: &Graded, data: &Path, seed: u64, resamples: u32) 
     })
 }
 
+/// Ends the names of predictors on an encoder's vectors.
+const ENCODED_SUFFIX: &str = " (encoder)";
+
+/// Predictors on the vectors of an encoder.
+#[derive(Default)]
+struct Encoded {
+    predictors: Vec<(String, Predictor)>,
+    /// What encoding a prompt took, microseconds at the median and the 99th percentile.
+    micros: (f64, f64),
+}
+
+impl Encoded {
+    fn train(folder: &Path, graded: &Graded, seen: &[&GradedPrompt], seed: u64) -> anyhow::Result<Self> {
+        let texts: Vec<&str> = graded.set.prompts.iter().map(|prompt| prompt.text.as_str()).collect();
+        let (encoder, times) = super::encoder::remember(folder, &texts)?;
+        let trainer = trainer(graded, seen, seed, Some(encoder))?;
+        let [p50, p99] = times.map(|time| time.as_secs_f64() * 1e6);
+        Ok(Self {
+            predictors: ENCODED
+                .map(|kind| (format!("{kind}{ENCODED_SUFFIX}"), trainer.train(kind)))
+                .into(),
+            micros: (p50, p99),
+        })
+    }
+}
+
 /// Every model's name and its mean score where it was graded.
 fn model_means(graded: &Graded, prompts: &[&GradedPrompt]) -> Vec<(String, f64)> {
     let names = graded.set.models.iter().enumerate();
@@ -206,7 +257,12 @@ fn model_means(graded: &Graded, prompts: &[&GradedPrompt]) -> Vec<(String, f64)>
     names.map(|(model, name)| (name.clone(), score(model))).collect()
 }
 
-pub(super) fn trainer(graded: &Graded, prompts: &[&GradedPrompt], seed: u64) -> anyhow::Result<Trainer> {
+pub(super) fn trainer(
+    graded: &Graded,
+    prompts: &[&GradedPrompt],
+    seed: u64,
+    encoder: Option<ExternalEncoder>,
+) -> anyhow::Result<Trainer> {
     let columns: Vec<usize> = (0..graded.set.models.len()).collect();
     let training = TrainingSet {
         models: graded.set.models.clone(),
@@ -219,6 +275,7 @@ pub(super) fn trainer(graded: &Graded, prompts: &[&GradedPrompt], seed: u64) -> 
         &training,
         &TrainingOptions {
             seed,
+            encoder,
             ..TrainingOptions::default()
         },
     )?)
@@ -270,7 +327,7 @@ fn resample(
         let mut random = RandomStream::new(seed).derive(&format!("resample {round}"));
         let (test, train): (Vec<&GradedPrompt>, Vec<&GradedPrompt>) =
             seen.iter().copied().partition(|_| random.uniform() < 0.3);
-        let trainer = trainer(graded, &train, seed)?;
+        let trainer = trainer(graded, &train, seed, None)?;
         let costs = costs(graded.format, data)?;
         for (kind, areas) in &mut areas {
             let predictor = trainer.train(*kind);

@@ -114,14 +114,14 @@ pub(super) fn request(state: &State, asked: v1::PickRequest) -> Result<Wanted, R
 
 /// Takes from a text what a body would have told, and says how many characters it has.
 fn read(state: &State, request: &mut Request, text: &str) -> u64 {
-    let (mut prompt, mut question) = (PromptReader::default(), Question::default());
+    let (mut prompt, mut question) = (PromptReader::new(state.prefix), Question::default());
     for part in [PromptPart::Start, PromptPart::Text(text)] {
         prompt.read(part);
         question.read(part);
     }
     let chars = text.chars().count() as u64;
     request.prompt_tokens = (chars as f64 / state.prompt_size.chars_per_token()).ceil() as u32;
-    request.prefix = prompt.into_prefix();
+    request.prefix = prompt.into_prefix(None);
     if state.forecaster.is_useful_to(request)
         && let Some(text) = question.into_text()
     {
