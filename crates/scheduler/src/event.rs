@@ -64,7 +64,7 @@ pub enum Event {
     Fleet(FleetDelta),
     /// Other settings hold from now on. Checked by whoever sends them: nonsense changes nothing.
     Configured {
-        /// All of them; the seed stays as it was.
+        /// All of them; seed and prefixes stay as they were.
         config: Box<SchedulerConfig>,
     },
     /// Somebody says how good the answer to a decision was. Once for each; what comes too late changes nothing.

@@ -69,6 +69,11 @@ impl RetryBudget {
         }
     }
 
+    /// Takes other settings over; what was sent stays counted.
+    pub(crate) fn configure(&mut self, settings: RetrySettings) {
+        self.settings = settings;
+    }
+
     fn fade(&mut self, now: Timestamp) {
         let left = (-now.secs_since(self.at) / MEMORY_S).exp();
         self.requests *= left;

@@ -20,7 +20,7 @@ impl LiveSettings {
     }
 
     /// Takes over how requests are placed: policy, weights, limits, tenants. What is in flight or waits stays as it is; the seed
-    /// stays that of the start. Says whether anything is different.
+    /// and how prompts are cut into blocks stay those of the start. Says whether anything is different.
     ///
     /// # Errors
     /// For settings that make no sense; the old ones hold. It is counted.
@@ -29,9 +29,11 @@ impl LiveSettings {
             self.refused();
             return Err(error);
         }
-        let seed = self.state.driver.with_scheduler(|scheduler| scheduler.config().seed);
+        let held = |scheduler: &Scheduler| (scheduler.config().seed, scheduler.config().prefix);
+        let (seed, prefix) = self.state.driver.with_scheduler(held);
         let config = SchedulerConfig {
             seed,
+            prefix,
             ..scheduler.clone()
         };
         let differs = self

@@ -9,7 +9,7 @@ use crate::{Action, SchedulerConfig};
 
 impl Scheduler {
     /// Takes other settings over. What is in flight or waits stays as it is; what is learned is kept where its settings are the
-    /// same. The seed is that of the start. Settings that make no sense change nothing: whoever sends them checks before.
+    /// same. The seed, and how prompts are cut into blocks, are those of the start. Settings that make no sense change nothing: whoever sends them checks before.
     pub(super) fn configure(&mut self, now: Timestamp, config: SchedulerConfig, actions: &mut Vec<Action>) {
         let (Ok(()), Ok((policy, cascade)), Ok((_, cascade_before))) =
             (config.validate(), config.policy(), self.config.policy())
@@ -29,9 +29,11 @@ impl Scheduler {
             self.exploration = Exploration::new(config.exploration, random);
         }
         self.tenants.configure(now, &config.tenants);
+        self.retries.configure(config.retries);
         self.fleet.set_telemetry_stale_s(config.telemetry_stale_s);
         self.config = SchedulerConfig {
             seed: self.config.seed,
+            prefix: self.config.prefix,
             ..config
         };
         self.serve_queue(now, actions);
