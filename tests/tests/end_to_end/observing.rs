@@ -102,6 +102,40 @@ async fn lines(path: &std::path::Path, count: usize) -> Vec<Value> {
     .await
 }
 
+/// A line of the access log about an answered request of the test below.
+fn says_all_of_an_answer(line: &Value, trace: &str, decision: &str) {
+    for (field, value) in [
+        ("request_id", "request-of-mine"),
+        ("trace_id", trace),
+        ("door", "proxy"),
+        ("path", CHAT),
+        ("outcome", "answered"),
+        ("tenant", "acme"),
+        ("requested_model", "auto"),
+        ("model", "gemma-2-2b"),
+        ("decision", decision),
+    ] {
+        assert_eq!(line[field], value, "{field} in {line}");
+    }
+    assert_eq!(
+        (&line["status"], &line["output_tokens"]),
+        (&200.into(), &5.into()),
+        "{line}"
+    );
+    assert!(
+        line["time"]
+            .as_str()
+            .is_some_and(|time| time.len() == 24 && time.ends_with('Z')),
+        "{line}"
+    );
+    for field in ["ttft_ms", "e2e_ms", "joules", "bytes_in", "bytes_out", "prompt_tokens"] {
+        assert!(
+            line[field].as_f64().is_some_and(|value| value > 0.0),
+            "{field} in {line}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_told_of_in_the_log_and_in_its_trace_but_not_its_text() {
     let (collector, url) = Collector::start().await;
@@ -132,37 +166,7 @@ async fn a_request_is_told_of_in_the_log_and_in_its_trace_but_not_its_text() {
     up.router.post(CHAT, &[], "{").await.error(400, "invalid_json");
 
     let lines = lines(&log, 4).await;
-    let line = &lines[0];
-    for (field, value) in [
-        ("request_id", "request-of-mine"),
-        ("trace_id", trace),
-        ("door", "proxy"),
-        ("path", CHAT),
-        ("outcome", "answered"),
-        ("tenant", "acme"),
-        ("requested_model", "auto"),
-        ("model", "gemma-2-2b"),
-        ("decision", &decision),
-    ] {
-        assert_eq!(line[field], value, "{field} in {line}");
-    }
-    assert_eq!(
-        (&line["status"], &line["output_tokens"]),
-        (&200.into(), &5.into()),
-        "{line}"
-    );
-    assert!(
-        line["time"]
-            .as_str()
-            .is_some_and(|time| time.len() == 24 && time.ends_with('Z')),
-        "{line}"
-    );
-    for field in ["ttft_ms", "e2e_ms", "joules", "bytes_in", "bytes_out", "prompt_tokens"] {
-        assert!(
-            line[field].as_f64().is_some_and(|value| value > 0.0),
-            "{field} in {line}"
-        );
-    }
+    says_all_of_an_answer(&lines[0], trace, &decision);
     assert_eq!(
         (&lines[1]["request_id"], &lines[1]["trace_id"]),
         (&named.into(), &Value::Null)
