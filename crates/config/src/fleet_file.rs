@@ -109,10 +109,11 @@ impl ConfigFile {
             agent: file.agent.take().unwrap_or_default(),
             tracing: file.tracing.take().unwrap_or_default(),
         };
-        if file.pools.is_empty() && !is_service {
+        let is_empty = file.pools.is_empty() && !is_service;
+        let fleet = declared(&source, file, &mut problems);
+        if is_empty {
             problems.push(empty(&source));
         }
-        let fleet = declared(&source, file, &mut problems);
         let file = problems.is_empty().then_some(Self { fleet, services });
         (file, problems)
     }
@@ -148,10 +149,11 @@ fn empty(source: &Source<'_>) -> ConfigError {
 /// The fleet that the tables of a file declare: at least one instance.
 pub(crate) fn validated(source: &Source<'_>, file: FileTable) -> Result<FleetConfig, ConfigError> {
     let mut problems = Vec::new();
-    if file.pools.is_empty() {
+    let is_empty = file.pools.is_empty();
+    let fleet = declared(source, file, &mut problems);
+    if is_empty {
         problems.push(empty(source));
     }
-    let fleet = declared(source, file, &mut problems);
     problems.into_iter().next().map_or(Ok(fleet), Err)
 }
 
