@@ -12,6 +12,7 @@ use equipoise_trace::{MOONCAKE_BLOCK_TOKENS, WorkloadRecord};
 use equipoise_types::{RandomStream, RequestId, Timestamp};
 
 use crate::cascade;
+use crate::conditions::Conditions;
 use crate::feed::Sink;
 use crate::happening::{Happening, Planned, Report, ReportKind};
 use crate::instance::SimulatedInstance;
@@ -19,6 +20,7 @@ use crate::options::LONGEST_YEARS;
 use crate::request::{Ending, RequestState};
 use crate::routers::Routers;
 use crate::slo::SloLog;
+use crate::timeline::TimelineLog;
 use crate::{PolicyResult, SimulationError, SimulationOptions};
 
 /// Where a scheduler asks to be woken at a time that has come already, it is woken this much later.
@@ -29,7 +31,7 @@ const LEAST_SLEEP: Duration = Duration::from_millis(1);
 pub(crate) struct Driver<'a, S> {
     pub(crate) records: &'a [WorkloadRecord],
     pub(crate) options: &'a SimulationOptions,
-    hop: Duration,
+    pub(crate) hop: Duration,
     telemetry_interval: Duration,
     pub(crate) routers: Routers<S>,
     /// By instance id.
@@ -38,6 +40,8 @@ pub(crate) struct Driver<'a, S> {
     pub(crate) requests: Vec<RequestState>,
     pub(crate) refusals: BTreeMap<&'static str, u64>,
     pub(crate) slo: SloLog,
+    pub(crate) timeline: TimelineLog,
+    pub(crate) conditions: Conditions,
     heap: BinaryHeap<Reverse<Planned>>,
     sequence: u64,
     /// Draws who says how good an answer was.
@@ -48,7 +52,7 @@ pub(crate) struct Driver<'a, S> {
     /// When all instances are sampled next.
     next_sample: Timestamp,
     /// Whether any instance has changed since they were sampled last.
-    changed: bool,
+    pub(crate) changed: bool,
     // Reused buffers.
     actions: Vec<Action>,
     engine_events: Vec<EngineEvent>,
@@ -95,6 +99,8 @@ impl<'a, S: Sink> Driver<'a, S> {
             requests: Vec::new(),
             refusals: BTreeMap::new(),
             slo: SloLog::default(),
+            timeline: TimelineLog::default(),
+            conditions: Conditions::new(&options.conditions, fleet.instances.len(), options.seed),
             heap: BinaryHeap::new(),
             sequence: 0,
             random: RandomStream::new(options.seed).derive("feedback"),
@@ -121,13 +127,15 @@ impl<'a, S: Sink> Driver<'a, S> {
             let slowness = options.mismatch.slowness(options.seed, &declared.spec.name);
             driver.instances.push(SimulatedInstance::new(declared, slowness)?);
         }
+        driver.begin_conditions();
         Ok(driver)
     }
 
     /// Runs to the end of the last request.
     pub(crate) fn run(mut self) -> (PolicyResult, S) {
         self.run_to_end();
-        let result = PolicyResult::of(&self, self.routers.first().config());
+        let timeline = self.timeline();
+        let result = PolicyResult::of(&self, self.routers.first().config(), timeline);
         (result, self.routers.into_sink())
     }
 
@@ -166,7 +174,12 @@ impl<'a, S: Sink> Driver<'a, S> {
         }
     }
 
-    fn plan(&mut self, at: Timestamp, happening: Happening) {
+    /// Requests that have arrived, and that have ended.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.next_arrival, self.ended)
+    }
+
+    pub(crate) fn plan(&mut self, at: Timestamp, happening: Happening) {
         self.heap.push(Reverse(Planned {
             at,
             sequence: self.sequence,
@@ -200,12 +213,19 @@ impl<'a, S: Sink> Driver<'a, S> {
             self.next_arrival += 1;
         }
         for (router, batch) in self.routers.spread(batch) {
+            if self.routers.is_away(router) {
+                batch.iter().for_each(|request| self.refuse(request.id, "router_away"));
+                continue;
+            }
             self.give(router, Event::Arrived(batch));
         }
     }
 
     /// Gives a router an event and carries out what it answers.
-    fn give(&mut self, router: usize, event: Event) {
+    pub(crate) fn give(&mut self, router: usize, event: Event) {
+        if self.routers.is_away(router) {
+            return;
+        }
         let mut actions = std::mem::take(&mut self.actions);
         self.routers.give(router, self.now, event, &mut actions);
         for action in actions.drain(..) {
@@ -272,7 +292,7 @@ impl<'a, S: Sink> Driver<'a, S> {
         }
     }
 
-    fn refuse(&mut self, request: RequestId, reason: &'static str) {
+    pub(crate) fn refuse(&mut self, request: RequestId, reason: &'static str) {
         let state = &mut self.requests[request.0 as usize];
         if state.ending == Ending::Open {
             state.ending = Ending::Refused;
@@ -298,10 +318,12 @@ impl<'a, S: Sink> Driver<'a, S> {
             }
             Happening::Samples(samples) => {
                 for (index, sample) in samples.into_iter().enumerate() {
+                    let Some(sample) = sample else { continue };
                     let name = self.instances[index].spec.name.clone();
                     self.give(0, Event::Fleet(FleetDelta::Sample { name, sample }));
                 }
             }
+            Happening::Change(change) => self.change(change),
             Happening::Report(report) => {
                 for router in 0..self.routers.len() {
                     for delta in self.routers.deltas(&report, router, self.now, &self.instances) {
@@ -313,6 +335,15 @@ impl<'a, S: Sink> Driver<'a, S> {
     }
 
     fn submit(&mut self, instance: u32, request: u32) {
+        if self.requests[request as usize].ending != Ending::Open {
+            // Its router is gone.
+            return;
+        }
+        if !self.instances[instance as usize].is_up() {
+            let kind = ReportKind::Lost;
+            self.plan(self.now + self.hop, Happening::Reports(vec![Report { request, kind }]));
+            return;
+        }
         if self.instances[instance as usize].cut(self.now) {
             self.end_step(instance);
         }
@@ -411,7 +442,11 @@ impl<'a, S: Sink> Driver<'a, S> {
         let request = RequestId(u64::from(report.request));
         let home = self.routers.home(request);
         let state = &mut self.requests[report.request as usize];
+        if state.ending != Ending::Open {
+            return;
+        }
         match report.kind {
+            ReportKind::Lost => self.lost(report.request),
             ReportKind::FirstToken => {
                 if !state.held {
                     state.first_token_at = Some(self.now);
@@ -463,18 +498,24 @@ impl<'a, S: Sink> Driver<'a, S> {
         self.changed = false;
         self.now = self.next_sample.max(self.now);
         self.next_sample += self.telemetry_interval;
-        let (now, hop_s) = (self.now, self.options.hop_s);
-        if self.routers.len() > 1 {
-            let age_s = self.options.routers.state_age_s;
-            let report = self.routers.report(now, &mut self.instances, age_s);
+        self.glance();
+        let now = self.now;
+        let several = self.routers.len() > 1;
+        let age_s = if several {
+            self.options.routers.state_age_s
+        } else {
+            self.options.hop_s
+        };
+        let instances = self.instances.iter_mut();
+        let samples = instances.map(|instance| instance.sample(now, age_s)).collect();
+        let Some(samples) = self.conditions.pass(now, samples) else {
+            return;
+        };
+        if several {
+            let report = self.routers.report(now, samples);
             self.plan(now + Duration::from_secs_f64(age_s), Happening::Report(report));
             return;
         }
-        let samples = self
-            .instances
-            .iter_mut()
-            .map(|instance| instance.sample(now, hop_s))
-            .collect();
         self.plan(now + self.hop, Happening::Samples(samples));
     }
 }

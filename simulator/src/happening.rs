@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use equipoise_fleet::EngineSample;
 use equipoise_types::Timestamp;
 
+use crate::conditions::Change;
 use crate::routers::FleetReport;
 
 /// Something that will happen. Not among them: arrivals, which come from the workload, in order, and the taking of
@@ -17,10 +18,12 @@ pub(crate) enum Happening {
     StepEnd { instance: u32 },
     /// What an instance sent reaches the router.
     Reports(Vec<Report>),
-    /// Samples of all instances reach the router.
-    Samples(Vec<EngineSample>),
+    /// Samples of all instances, as far as they come through, reach the router.
+    Samples(Vec<Option<EngineSample>>),
     /// The fleet's state reaches each of several routers.
     Report(FleetReport),
+    /// A condition of the run changes.
+    Change(Change),
 }
 
 /// What an instance says of one request.
@@ -36,6 +39,8 @@ pub(crate) enum ReportKind {
     Tokens(u32),
     Finished,
     Refused,
+    /// The connection broke, or was never made.
+    Lost,
 }
 
 /// Ordered by time, then by the order in which it was planned.

@@ -56,6 +56,14 @@ impl RequestState {
         (self.decision, self.held) = (Some(decision), held);
     }
 
+    /// Its instance is gone, and it is to be sent again: where it was and what it took there, for nothing.
+    pub(crate) fn start_again(&mut self) -> Option<(u32, MilliJoules)> {
+        let instance = self.instance.take()?;
+        let energy = std::mem::take(&mut self.energy);
+        (self.generated, self.reported, self.held) = (0, 0, false);
+        Some((instance, energy))
+    }
+
     /// Notes the first token.
     pub(crate) fn first_token(&mut self, now: Timestamp) {
         self.generated = 1;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::driver::Driver;
 use crate::request::Ending;
 use crate::routers::RouterOptions;
-use crate::{RequestEnding, RequestRecord, RequestSink, SloResult};
+use crate::{RequestEnding, RequestRecord, RequestSink, SloResult, Timeline};
 
 /// One policy's run. Times are as a client behind the router sees them, from arrival.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -80,6 +80,9 @@ pub struct PolicyResult {
     pub models: Vec<ModelShare>,
     /// Every instance, in order of the fleet file.
     pub instances: Vec<InstanceResult>,
+    /// The course of time.
+    #[serde(skip)]
+    pub timeline: Timeline,
     /// By request: the instance that it was sent to last, as an index into `instances`.
     #[serde(skip)]
     pub sent_to: Vec<Option<u32>>,
@@ -107,6 +110,8 @@ pub struct EnergyTotals {
     pub measured_mj: MilliJoules,
     /// Steps, split over the requests in them, refused ones included.
     pub attributed_mj: MilliJoules,
+    /// Of the attributed: for computing prompts, by the shares of those who had some computed in a step.
+    pub prefill_mj: MilliJoules,
     /// Between steps.
     pub idle_mj: MilliJoules,
     /// Steps without anybody in them.
@@ -163,6 +168,7 @@ impl EnergyTotals {
     fn add(&mut self, other: Self) {
         self.measured_mj += other.measured_mj;
         self.attributed_mj += other.attributed_mj;
+        self.prefill_mj += other.prefill_mj;
         self.idle_mj += other.idle_mj;
         self.unattributed_mj += other.unattributed_mj;
     }
@@ -207,7 +213,7 @@ impl Sums {
 
 impl PolicyResult {
     /// Counts a run that has ended.
-    pub(crate) fn of<S>(driver: &Driver<'_, S>, config: &SchedulerConfig) -> Self {
+    pub(crate) fn of<S>(driver: &Driver<'_, S>, config: &SchedulerConfig, timeline: Timeline) -> Self {
         let mut instances = instance_results(driver);
         let sums = sum_requests(driver, &mut instances);
         let duration_s = driver.now.as_secs_f64();
@@ -277,6 +283,7 @@ impl PolicyResult {
                 })
                 .collect(),
             instances,
+            timeline,
             sent_to: driver.requests.iter().map(|state| state.instance).collect(),
         }
     }
@@ -343,7 +350,9 @@ fn instance_results<S>(driver: &Driver<'_, S>) -> Vec<InstanceResult> {
             preemptions: instance.engine.stats().preemptions_total,
             energy: EnergyTotals {
                 measured_mj,
-                attributed_mj: MilliJoules::ZERO,
+                // Steps for requests that were taken elsewhere when it died.
+                attributed_mj: instance.abandoned,
+                prefill_mj: instance.prefill,
                 idle_mj,
                 unattributed_mj: instance.unattributed,
             },
@@ -368,8 +377,8 @@ fn sum_requests<S>(driver: &Driver<'_, S>, instances: &mut [InstanceResult]) -> 
         let Some(index) = state.instance.map(|index| index as usize) else {
             continue;
         };
-        // Nothing fails in a simulation, and what an engine refuses ends there: a request that was sent twice has had a
-        // first answer.
+        // What an engine refuses ends there, and what was sent again after a failure began anew: a request that was sent twice
+        // has had a first answer.
         instances[index].energy.attributed_mj += state.energy;
         if let Some((first, energy, _)) = state.replaced {
             instances[first as usize].energy.attributed_mj += energy;

@@ -6,9 +6,8 @@ pub mod chart;
 pub mod decomposition;
 pub mod outcome;
 pub mod page;
-pub mod parallel;
+
 pub mod scenario;
 pub mod setting;
-pub mod statistics;
 pub mod study;
 pub mod verdict;

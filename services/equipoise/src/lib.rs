@@ -14,10 +14,12 @@ mod instance;
 mod predictor;
 mod replay;
 mod report;
+mod requests;
 mod router;
 mod scheduling;
 mod signal;
 mod simulate;
+mod sweep;
 mod terminal;
 mod trace;
 mod up;
@@ -63,6 +65,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Router(options) => serve(cli.log_format, router::run(options)),
         Command::Agent(options) => serve(cli.log_format, agent::run(options)),
         Command::Simulate(options) => simulate::run(&options),
+        Command::Sweep(options) => sweep::run(&options),
         Command::Trace(options) => trace::run(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Report(options) => ask(report::run(options)),
