@@ -197,12 +197,13 @@ pub fn all_names() -> Vec<&'static str> {
     names()
         .iter()
         .copied()
+        .chain(Preset::ALL.map(Preset::policy))
         .chain(variants)
         .chain(Decoupled::names().iter().copied())
         .collect()
 }
 
-/// The policy of a name.
+/// The policy of a name. `equipoise@PRESET` is ours with the weights of a preset, whatever `settings` says.
 ///
 /// # Errors
 /// For a name nobody knows, and for settings that make no sense.
@@ -218,18 +219,23 @@ pub fn by_name(name: &str, settings: &PolicySettings) -> Result<Box<dyn Policy>,
         "prefix-aware" => Box::new(PrefixAware::default()),
         "equipoise" => Box::new(Equipoise::new(settings.weights, settings.references)),
         _ => {
+            if let Some(preset) = Preset::ALL.into_iter().find(|preset| preset.policy() == name) {
+                return Ok(Box::new(Equipoise::preset(preset, settings.references)));
+            }
             if let Some(variant) = RouteBalance::by_name(name, settings.routebalance) {
                 return Ok(Box::new(variant));
             }
             match Decoupled::by_name(name)? {
                 Some(decoupled) => Box::new(decoupled),
-                None => {
-                    return Err(SettingsError::UnknownPolicy {
-                        name: name.to_owned(),
-                        known: all_names().join(", "),
-                    });
-                }
+                None => return Err(unknown(name)),
             }
         }
     })
+}
+
+fn unknown(name: &str) -> SettingsError {
+    SettingsError::UnknownPolicy {
+        name: name.to_owned(),
+        known: all_names().join(", "),
+    }
 }

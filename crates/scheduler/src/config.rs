@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use equipoise_policy::{PolicySettings, SettingsError};
+use equipoise_policy::{Policy, PolicySettings, SettingsError, by_name};
 use serde::{Deserialize, Serialize};
 
 use crate::tenants::{MOST_TENANTS, TenantSettings};
@@ -12,7 +12,7 @@ use crate::{CascadeSettings, ExplorationSettings};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SchedulerConfig {
-    /// The policy's name, see `equipoise_policy::names`.
+    /// The policy's name, see `equipoise_policy::all_names`; `cascade[@THRESHOLD]+NAME` is that policy with a cascade.
     pub policy: String,
     /// What the policies are told.
     pub settings: PolicySettings,
@@ -64,6 +64,15 @@ impl Default for SchedulerConfig {
 }
 
 impl SchedulerConfig {
+    /// The policy that its name means, and the cascade around it, if any.
+    ///
+    /// # Errors
+    /// For a name nobody knows, and for settings that make no sense.
+    pub fn policy(&self) -> Result<(Box<dyn Policy>, Option<CascadeSettings>), SettingsError> {
+        let (name, cascade) = CascadeSettings::of_name(&self.policy, self.cascade)?;
+        Ok((by_name(name, &self.settings)?, cascade))
+    }
+
     /// Checks the figures that are the scheduler's own; the policy's are checked with the policy.
     ///
     /// # Errors

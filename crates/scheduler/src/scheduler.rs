@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use equipoise_fleet::{Fleet, FleetDelta, ModelState};
-use equipoise_policy::{Candidate, Constraint, Policy, Request, SettingsError, Target, by_name};
+use equipoise_policy::{Candidate, Constraint, Policy, Request, SettingsError, Target};
 use equipoise_types::{DecisionId, InstanceId, RandomStream, RequestId, Timestamp};
 use indexmap::IndexMap;
 
@@ -63,14 +63,14 @@ impl Scheduler {
     /// For an unknown policy and for settings that make no sense.
     pub fn new(config: SchedulerConfig) -> Result<Self, SettingsError> {
         config.validate()?;
-        let policy = by_name(&config.policy, &config.settings)?;
+        let (policy, cascade) = config.policy()?;
         let random = RandomStream::new(config.seed).derive("policy");
         let fleet = Fleet::new(config.telemetry_stale_s);
         let exploring = RandomStream::new(config.seed).derive("exploration");
         Ok(Self {
             tenants: Tenants::new(&config.tenants),
             exploration: Exploration::new(config.exploration, exploring),
-            cascade: Cascade::new(config.cascade),
+            cascade: Cascade::new(cascade),
             config,
             policy,
             fleet,
