@@ -234,6 +234,21 @@ impl<S: Sink> Driver<'_, S> {
         }
     }
 
+    /// When a rhythm of `interval_s` beats next. While nobody is there and nothing `moves`, it sleeps until somebody comes: a
+    /// workload may have years of empty time.
+    fn next_beat(&self, interval_s: f64, moves: bool) -> Timestamp {
+        let (arrived, ended) = self.counts();
+        let next = self
+            .records
+            .get(arrived)
+            .map(|record| record.arrival.secs_since(self.now));
+        let beats = match next {
+            Some(seconds) if !moves && arrived == ended => (seconds / interval_s).floor().max(1.0),
+            _ => 1.0,
+        };
+        self.now + span(interval_s * beats)
+    }
+
     /// Tells every router of a change.
     fn announce(&mut self, delta: &FleetDelta) {
         for router in 0..self.routers.len() {

@@ -41,7 +41,9 @@ pub use conditions::ConditionOptions;
 pub use distribution::Distribution;
 pub use mismatch::{Mismatch, STALL};
 pub use options::{SimulationError, SimulationOptions};
-pub use outcome::{Distributions, EnergyByCause, FacilityFigures, RunFigures, RunOutcome, SloFigures, Spread};
+pub use outcome::{
+    Distributions, EnergyByCause, FacilityFigures, FaultSpan, RunFigures, RunOutcome, SloFigures, Spread,
+};
 pub use parallel::{cores, parallel_map};
 pub use prompts::{Answer, AnsweredPrompt, PromptError, PromptSet, Questions};
 pub use replay::{Difference, ReplayReport, replay};

@@ -26,6 +26,20 @@ pub struct RunOutcome {
     pub e2e_s: Distribution,
     /// The course of time.
     pub timeline: Timeline,
+    /// What went wrong meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultSpan>,
+}
+
+/// When something was wrong.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FaultSpan {
+    /// From when on, seconds from the start.
+    pub from_s: f64,
+    /// Until when; `None`: to the end.
+    pub until_s: Option<f64>,
+    /// What, in words.
+    pub what: String,
 }
 
 /// A run in numbers.
@@ -166,6 +180,7 @@ impl RunOutcome {
             ttft_s: distributions.ttft_s,
             e2e_s: distributions.e2e_s,
             timeline: result.timeline.clone(),
+            faults: Vec::new(),
         }
     }
 }

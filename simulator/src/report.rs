@@ -24,6 +24,9 @@ pub struct Report {
     pub runs: Vec<RunOutcome>,
 }
 
+/// A figure of a run, if it has it.
+pub(crate) type Figure = fn(&RunOutcome) -> Option<f64>;
+
 /// All runs of one arm at one load, seed by seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Row<'a> {

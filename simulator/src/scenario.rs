@@ -1,5 +1,6 @@
 //! A scenario, ready to run: its files are read, its cells are listed.
 
+mod in_words;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -173,7 +174,11 @@ impl Scenario {
     pub fn run(&self, cell: &ScenarioCell, sink: &mut impl RequestSink) -> Result<RunOutcome, ScenarioError> {
         let (result, seen) = self.result(cell, sink)?;
         let (arm, rate) = (&cell.arm.label, cell.rate_per_s);
-        Ok(RunOutcome::of(arm, rate, &result, seen, &self.config.facility))
+        let faults = self.config.faults.iter();
+        Ok(RunOutcome {
+            faults: faults.map(|fault| in_words::span(&self.config, fault)).collect(),
+            ..RunOutcome::of(arm, rate, &result, seen, &self.config.facility)
+        })
     }
 
     pub(crate) fn result(
@@ -253,7 +258,7 @@ impl Scenario {
                 instances.len(),
                 models.join(", ")
             ),
-            format!("Workload: {}.", workload::in_words(&config.workload)),
+            format!("Workload: {}.", in_words::workload(config)),
         ];
         let mismatch = config.mismatch;
         notes.push(if mismatch.speed_sd + mismatch.noise_sd + mismatch.drift_sd + mismatch.stall_share > 0.0 {
@@ -265,16 +270,7 @@ impl Scenario {
         } else {
             "Engines are exactly what the scheduler believes: no mismatch.".to_owned()
         });
-        let counted = [
-            (config.faults.len(), "faults"),
-            (config.autoscaling.len(), "pools that scale"),
-            (config.racks.len(), "racks with a power cap"),
-        ];
-        let counted = counted.iter().filter(|(count, _)| *count > 0);
-        let conditions: Vec<String> = counted.map(|(count, what)| format!("{count} {what}")).collect();
-        if !conditions.is_empty() {
-            notes.push(format!("Conditions: {}.", conditions.join(", ")));
-        }
+        notes.extend(in_words::conditions(config));
         if let Some(slo) = config.slo {
             let limit = |what: &str, limit: Option<f64>| limit.map(|limit| format!("{what} {limit} s"));
             let limits = [limit("TTFT", slo.ttft_s), limit("E2E", slo.e2e_s)];

@@ -58,7 +58,7 @@ pub enum SweepError {
         /// Its seed.
         seed: u64,
         /// Why.
-        source: ScenarioError,
+        source: Box<ScenarioError>,
     },
     /// A part cannot be read or written.
     #[error("cannot write {}: {source}", .path.display())]
@@ -292,7 +292,7 @@ fn run_cell(
     let outcome = scenario.run(cell, &mut ()).map_err(|source| SweepError::Cell {
         arm: cell.arm.label.clone(),
         seed: cell.seed,
-        source,
+        source: Box::new(source),
     })?;
     let requests = outcome.figures.offered;
     let part = Part {

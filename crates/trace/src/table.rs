@@ -269,8 +269,8 @@ mod tests {
         let row = |index: u64| -> Vec<TableValue> {
             vec![
                 (u64::MAX - index).into(),
-                (index % 3 != 0).then_some(index as f64 / 7.0).into(),
-                (index % 5 != 0).then_some("a “name”").into(),
+                (!index.is_multiple_of(3)).then_some(index as f64 / 7.0).into(),
+                (!index.is_multiple_of(5)).then_some("a “name”").into(),
             ]
         };
         let file = std::fs::File::create(&path).expect("a file");

@@ -84,7 +84,10 @@ impl<S: Sink> Driver<'_, S> {
     }
 
     fn plan_scaling(&mut self, pool: usize) {
-        let at = self.now + span(self.conditions.pools[pool].config.interval_s);
+        let state = &self.conditions.pools[pool];
+        let settled = state.count(Member::Serving) == state.config.min
+            && state.count(Member::Starting) + state.count(Member::Draining) == 0;
+        let at = self.next_beat(state.config.interval_s, !settled);
         self.plan(at, Happening::Change(Change::Scale { pool }));
     }
 

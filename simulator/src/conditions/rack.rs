@@ -7,7 +7,7 @@
 
 use equipoise_config::RackConfig;
 
-use super::{Change, span};
+use super::Change;
 use crate::driver::Driver;
 use crate::feed::Sink;
 use crate::happening::Happening;
@@ -71,7 +71,8 @@ impl<S: Sink> Driver<'_, S> {
         for ((instance, before), now) in config.instances.iter().zip(&last).zip(&allotted) {
             self.instances[*instance].pace.limit(before.min(*now));
         }
-        let at = self.now + span(config.interval_s);
+        let interval_s = config.interval_s;
+        let at = self.next_beat(interval_s, wanted.iter().sum::<f64>() > 0.0);
         self.plan(at, Happening::Change(Change::Allot { rack }));
     }
 }

@@ -180,3 +180,16 @@ fn the_same_faults_give_the_same_bytes() {
                       [[rack]]\nname = \"r\"\npools = [\"a\"]\ncap_watts = 300\n";
     assert_eq!(run(everything), run(everything));
 }
+
+#[test]
+fn years_of_empty_time_pass_at_once() {
+    let rare = "arrivals = \"poisson\"\nrate_per_s = 1e-6";
+    let result = run_with(
+        "[[autoscaling]]\npool = \"b\"\nmin = 1\ntarget_in_flight = 1\ninterval_s = 0.1\n[[rack]]\nname = \"r\"\n\
+         pools = [\"a\"]\ncap_watts = 300\ninterval_s = 0.1\n",
+        "equipoise",
+        rare,
+        |_| {},
+    );
+    assert!(result.duration_s > 1e8, "{}", result.duration_s);
+}

@@ -1,10 +1,10 @@
 //! Curves: distributions, figures over the load, the course of time.
 
-use equipoise_chart::{Ground, Scale, Svg};
+use equipoise_chart::{Ground, Panel, Scale, Svg, escape};
 
 use super::frontier::{HEIGHT, WIDTH, panel};
 use super::style::Look;
-use super::{Load, Row};
+use super::{Figure, Load, Row};
 use crate::{Distribution, RunOutcome, Timeline};
 
 /// Curves of a plot are thinned to about so many points.
@@ -53,13 +53,7 @@ pub(super) fn distribution(
 }
 
 /// A figure over the loads, with intervals; `None` of fewer than two loads.
-pub(super) fn over_loads(
-    loads: &[Load<'_>],
-    arms: &[&str],
-    title: &str,
-    log: bool,
-    figure: fn(&RunOutcome) -> Option<f64>,
-) -> Option<String> {
+pub(super) fn over_loads(loads: &[Load<'_>], arms: &[&str], title: &str, log: bool, figure: Figure) -> Option<String> {
     let mut lines: Vec<(usize, Vec<(f64, equipoise_types::Mean)>)> = Vec::new();
     for (index, arm) in arms.iter().enumerate() {
         let points = loads.iter().filter_map(|load| {
@@ -135,8 +129,28 @@ pub(super) fn over_time(
     let mut svg = Svg::new(WIDTH, HEIGHT, Ground::Page, title);
     panel.grid(&mut svg);
     panel.titles(&mut svg, "seconds", title);
+    faults(&mut svg, &panel, load);
     for (row, points) in &rows {
         panel.steps(&mut svg, points, &look(arms, row).line(), row.arm);
     }
     Some(svg.finish())
+}
+
+/// Shades the times in which something was wrong.
+fn faults(svg: &mut Svg, panel: &Panel, load: &Load<'_>) {
+    let run = load.rows.first().and_then(|row| row.runs.first());
+    for fault in run.iter().flat_map(|run| &run.faults) {
+        let (from, _) = panel.at(fault.from_s, 0.0);
+        let to = fault.until_s.map_or(panel.right(), |until| panel.at(until, 0.0).0);
+        let until = fault
+            .until_s
+            .map_or_else(|| "on".to_owned(), |until| format!("to {until} s"));
+        let said = escape(&format!("{}, from {} s {until}", fault.what, fault.from_s));
+        svg.put(&format!(
+            "<rect x=\"{from:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" class=\"fault\"><title>{said}</title></rect>",
+            panel.top,
+            (to - from).max(1.0),
+            panel.height
+        ));
+    }
 }

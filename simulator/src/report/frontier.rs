@@ -4,8 +4,7 @@ use equipoise_chart::{Anchor, Ground, Panel, Scale, Svg};
 use equipoise_types::Mean;
 
 use super::style::Look;
-use super::{Load, Row};
-use crate::RunOutcome;
+use super::{Figure, Load, Row};
 
 pub(super) const WIDTH: f64 = 400.0;
 pub(super) const HEIGHT: f64 = 290.0;
@@ -13,7 +12,7 @@ pub(super) const HEIGHT: f64 = 290.0;
 /// One axis of a frontier.
 pub(super) struct Axis {
     pub(super) title: &'static str,
-    pub(super) figure: fn(&RunOutcome) -> Option<f64>,
+    pub(super) figure: Figure,
     /// More is better.
     pub(super) more: bool,
     pub(super) log: bool,

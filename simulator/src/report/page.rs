@@ -8,7 +8,7 @@ use super::curves::{distribution, over_loads, over_time};
 use super::frontier::{Axis, WIDTH, frontier};
 use super::style::{Look, style_sheet};
 use super::summary::{Better, COLUMNS, Column, e2e_p95_s, joules_per_request, quality, ttft_p95_s};
-use super::{Load, Report, Row};
+use super::{Figure, Load, Report, Row};
 use crate::RunOutcome;
 
 /// Timelines of more arms than this are a tangle: the first ones are drawn.
@@ -57,9 +57,9 @@ pub(super) fn page(report: &Report) -> String {
 
 const FOOTNOTE: &str = "<p>Means over the seeds; ± and whiskers are 95 % confidence intervals of the mean (Student). \
     Frontiers join those whom nobody beats on both axes. Distributions hold the requests of all seeds, timelines show the \
-    first seed. Energy is that of the engine model or of measured tiers, at the GPUs; active is without the draw between \
-    steps. Times are as a client behind the router sees them. Written by <code>equipoise</code>; the same scenario and \
-    seeds give the same bytes.</p>";
+    first seed, shaded while something was wrong. Energy is that of the engine model or of measured tiers, at the GPUs; \
+    active is without the draw between steps. Times are as a client behind the router sees them. Written by \
+    <code>equipoise</code>; the same scenario and seeds give the same bytes.</p>";
 
 /// Colours and shapes, for the whole page.
 fn legend(arms: &[&str]) -> String {
@@ -90,9 +90,9 @@ fn overview(body: &mut String, loads: &[Load<'_>], arms: &[&str]) {
         return;
     }
     body.push_str("<section><h2>Over the load</h2>\n<div class=\"plots\">\n");
-    let not_served: fn(&RunOutcome) -> Option<f64> =
+    let not_served: Figure =
         |run| Some(100.0 * (1.0 - run.figures.finished as f64 / (run.figures.offered as f64).max(1.0)));
-    let plots: [(&str, &str, bool, fn(&RunOutcome) -> Option<f64>); 5] = [
+    let plots: [(&str, &str, bool, Figure); 5] = [
         ("Quality", "mean quality", false, quality),
         ("End-to-end time", "E2E p95, s", true, e2e_p95_s),
         ("Time to first token", "TTFT p95, s", true, ttft_p95_s),

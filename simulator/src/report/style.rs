@@ -59,7 +59,7 @@ pub(crate) fn style_sheet() -> String {
     format!(
         ":root{{color-scheme:light dark;{light}}}\n@media(prefers-color-scheme:dark){{:root{{{dark}}}}}\n{PAGE_STYLE}\n\
          {classes}\n.l{{stroke-width:1.7;stroke-linejoin:round}}.m{{stroke:var(--panel);stroke-width:.8}}\
-         .whisker{{stroke-width:1;opacity:.75}}.frontier{{stroke:var(--faint);stroke-dasharray:3 3}}\
+         .fault{{fill:var(--faint);fill-opacity:.13}}.whisker{{stroke-width:1;opacity:.75}}.frontier{{stroke:var(--faint);stroke-dasharray:3 3}}\
          svg text.halo{{stroke:var(--panel);stroke-width:3;paint-order:stroke}}\n{LAYOUT}"
     )
 }

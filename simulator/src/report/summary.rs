@@ -2,7 +2,7 @@
 
 use equipoise_types::Mean;
 
-use super::{Row, short};
+use super::{Figure, Row, short};
 use crate::{RunOutcome, Spread};
 
 /// Whether more is better.
@@ -18,7 +18,7 @@ pub(crate) struct Column {
     pub(crate) heading: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) better: Better,
-    pub(crate) figure: fn(&RunOutcome) -> Option<f64>,
+    pub(crate) figure: Figure,
     pub(crate) text: fn(f64) -> String,
 }
 

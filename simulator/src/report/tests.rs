@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Distribution, EnergyByCause, RunFigures, Spread, Timeline};
+use crate::{Distribution, EnergyByCause, FaultSpan, RunFigures, Spread, Timeline};
 
 fn run(arm: &str, rate_per_s: Option<f64>, seed: u64, level: f64) -> RunOutcome {
     let level = level + 0.01 * seed as f64;
@@ -48,6 +48,11 @@ fn run(arm: &str, rate_per_s: Option<f64>, seed: u64, level: f64) -> RunOutcome 
             watts: vec![900.0; 5],
             serving: vec![4.0; 5],
         },
+        faults: vec![FaultSpan {
+            from_s: 10.0,
+            until_s: None,
+            what: "crash of <a>".to_owned(),
+        }],
     }
 }
 
@@ -80,6 +85,7 @@ fn the_page_stands_alone_and_holds_every_part() {
         "Power",
         "prefers-color-scheme:dark",
         "name=\"viewport\"",
+        "class=\"fault\"><title>crash of &lt;a&gt;, from 10 s on</title>",
         "a&lt;b&gt; &amp; c",
         "a&lt;b&gt; &amp; c refused: 3 infeasible",
         "A &quot;test&quot; &lt;of&gt; reports",

@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 
 use equipoise_config::{
-    ArrivalsConfig, DataPath, GeneratorConfig, LengthsConfig, TraceConfig, TraceScaling, WorkloadConfig, WorkloadSource,
+    ArrivalsConfig, DataPath, GeneratorConfig, LengthsConfig, TraceConfig, TraceScaling, WorkloadSource,
 };
 use equipoise_trace::{
     Arrivals, LengthSource, Lengths, ReadOptions, Scaled, Scaling, Synthesis, TraceError, Workload, WorkloadFormat,
@@ -141,43 +141,4 @@ fn generated(
         }
     }
     Ok(records)
-}
-
-/// What a workload is, in words.
-pub(super) fn in_words(workload: &WorkloadConfig) -> String {
-    let many = workload
-        .requests
-        .map_or_else(String::new, |requests| format!("{requests} requests, "));
-    let source = match &workload.source {
-        WorkloadSource::Trace(trace) => {
-            let (DataPath::File(path) | DataPath::Data(path)) = &trace.path;
-            let name = path
-                .file_name()
-                .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            let segment = match (trace.from_s, trace.to_s) {
-                (0.0, None) => String::new(),
-                (from, None) => format!(", from {from} s on"),
-                (from, Some(to)) => format!(", {from} to {to} s"),
-            };
-            let rate = trace
-                .rate_per_s
-                .map_or_else(String::new, |rate| format!(", at {rate} requests/s"));
-            format!("the trace {name}{segment}{rate}")
-        }
-        WorkloadSource::Generated(generator) => {
-            let how = match generator.arrivals {
-                ArrivalsConfig::Poisson => "Poisson arrivals".to_owned(),
-                ArrivalsConfig::Gamma { cv } => format!("Gamma arrivals with a coefficient of variation of {cv}"),
-                ArrivalsConfig::Square { swing, period_s } => {
-                    format!("a square wave of ± {:.0} % every {period_s} s", 100.0 * swing)
-                }
-                ArrivalsConfig::Diurnal { swing, period_s } => {
-                    format!("a sine of ± {:.0} % every {period_s} s", 100.0 * swing)
-                }
-            };
-            format!("{how}, {} requests/s unless said otherwise", generator.rate_per_s)
-        }
-    };
-    let prompts = workload.prompts.map_or("", |_| ", asking graded prompts of ZeroEval");
-    format!("{many}{source}{prompts}")
 }

@@ -280,7 +280,7 @@ fn a_workload_is_one_thing() {
 
 #[test]
 fn every_scenario_that_ships_is_good_and_so_is_the_example() {
-    let files = super::fuzz::good_files();
+    let files = fuzz::good_files();
     assert!(files.len() >= 4, "{}", files.len());
     for (origin, text) in files {
         let scenario = ScenarioFile::parse(&text, &origin);
