@@ -6,8 +6,8 @@ pub mod chart;
 pub mod decomposition;
 pub mod outcome;
 pub mod page;
-
 pub mod scenario;
 pub mod setting;
+pub mod speed;
 pub mod study;
 pub mod verdict;

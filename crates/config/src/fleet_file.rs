@@ -30,7 +30,10 @@ use table::{FileTable, ModelTable};
 ///   `endpoints` (real ones); `limits = { max_num_seqs, max_num_batched_tokens, block_tokens, num_gpu_blocks }`, `labels`,
 ///   `capabilities` (of `tools`, `images`, `audio`, `structured`, `embeddings`; absent: everything),
 ///   `gpus` (the devices of each instance), `service_ms` (an opaque emulated box), `measured` (a table of measured tiers,
-///   `mlenergy-v2`, in place of the engine model's own speed and energy).
+///   `mlenergy-v2`, in place of the engine model's own speed and energy); and how the model is served, see
+///   [`equipoise_engine::Serving`]: `runtime`, `weights`, `kv_cache`, `pipeline_parallel`, `data_parallel`, `expert_parallel`,
+///   `link = { gbytes_per_s, latency_us }`, `speculative = { draft_tokens, acceptance, draft }`,
+///   `prefill = { gpu, count, tensor_parallel, gbytes_per_s, latency_us }`, `sleep = { level, after_s, wake_s }`.
 #[derive(Clone, Copy, Debug)]
 pub struct FleetFile;
 

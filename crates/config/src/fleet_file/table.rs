@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use equipoise_engine::{LinkSpec, Precision, PrefillSpec, Sleep, SpeculativeSpec};
 use equipoise_policy::Capability;
 use equipoise_scheduler::{SchedulerConfig, TenantSettings};
 use serde::Deserialize;
@@ -53,6 +54,16 @@ pub(crate) struct PoolTable {
     pub(crate) gpus: Option<Spanned<Vec<Vec<String>>>>,
     pub(crate) service_ms: Option<Spanned<f64>>,
     pub(crate) measured: Option<Spanned<String>>,
+    pub(crate) runtime: Option<Spanned<String>>,
+    pub(crate) weights: Option<Spanned<Precision>>,
+    pub(crate) kv_cache: Option<Spanned<Precision>>,
+    pub(crate) pipeline_parallel: Option<Spanned<u32>>,
+    pub(crate) data_parallel: Option<Spanned<u32>>,
+    pub(crate) expert_parallel: Option<Spanned<bool>>,
+    pub(crate) link: Option<Spanned<LinkSpec>>,
+    pub(crate) speculative: Option<Spanned<SpeculativeSpec>>,
+    pub(crate) prefill: Option<Spanned<PrefillSpec>>,
+    pub(crate) sleep: Option<Spanned<Sleep>>,
 }
 
 #[derive(Default, Deserialize)]
