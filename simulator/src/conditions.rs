@@ -13,14 +13,16 @@ use std::time::Duration;
 
 use equipoise_config::{AutoscalingConfig, FaultConfig, FaultKind, RackConfig};
 use equipoise_fleet::{EngineSample, FleetDelta};
-use equipoise_scheduler::Event;
-use equipoise_types::{RandomStream, RequestId, Timestamp};
+use equipoise_scheduler::{Event, Failure};
+use equipoise_trace::{TraceError, WorkloadRecord};
+use equipoise_types::{RandomStream, Timestamp};
 
+use crate::RequestSink;
 use crate::driver::Driver;
 use crate::feed::Sink;
-use crate::happening::{Happening, Report, ReportKind};
+use crate::happening::{Happening, ReportKind};
 use crate::pace::SlowSpan;
-use crate::request::Ending;
+use crate::request::Place;
 use autoscaler::ScaledPool;
 use rack::CappedRack;
 use telemetry::TelemetryFaults;
@@ -88,7 +90,12 @@ impl Conditions {
     }
 }
 
-impl<S: Sink> Driver<'_, S> {
+impl<W, S, R> Driver<'_, W, S, R>
+where
+    W: Iterator<Item = Result<WorkloadRecord, TraceError>>,
+    S: Sink,
+    R: RequestSink,
+{
     /// Plans all that is known beforehand, and takes away what is not there at the start.
     pub(crate) fn begin_conditions(&mut self) {
         let faults = std::mem::take(&mut self.conditions.faults);
@@ -167,56 +174,53 @@ impl<S: Sink> Driver<'_, S> {
     /// The engine's process is gone: clients' connections break.
     fn crash(&mut self, instance: usize) {
         self.changed = true;
-        let lost = self.instances[instance].crash(self.now);
-        let report = |id: RequestId| {
-            let request = u32::try_from(id.0).ok()?;
+        self.advance(instance);
+        let lost = self.instances[instance].crash(self.now, &mut self.requests);
+        self.plan_wake(instance);
+        let instance = u32::try_from(instance).unwrap_or(u32::MAX);
+        for place in lost {
+            let request = self.requests.at(place).id;
             let kind = ReportKind::Lost;
-            Some(Report { request, kind })
-        };
-        let reports: Vec<Report> = lost.into_iter().filter_map(report).collect();
-        if !reports.is_empty() {
-            self.plan(self.now + self.hop, Happening::Reports(reports));
+            let report = Happening::Report {
+                instance,
+                request,
+                kind,
+            };
+            self.plan(self.now + self.hop, report);
         }
     }
 
     /// The connection to an instance broke, or was never made.
-    pub(crate) fn lost(&mut self, request: u32) {
-        let state = &mut self.requests[request as usize];
-        let (id, home) = (
-            RequestId(u64::from(request)),
-            self.routers.home(RequestId(u64::from(request))),
-        );
-        let shown = state.first_token_at.is_some();
-        if state.ending != Ending::Open {
-            return;
-        }
-        let failure = if shown {
-            self.refuse(id, "broken_off");
-            equipoise_scheduler::Failure::Final
+    pub(crate) fn lost(&mut self, place: Place) {
+        let state = self.requests.at_mut(place);
+        let (request, home) = (state.id, state.home as usize);
+        let failure = if state.first_token_at.is_some() {
+            self.refuse(request, "broken_off");
+            Failure::Final
         } else {
-            if let Some((instance, energy)) = state.start_again() {
-                self.instances[instance as usize].abandoned += energy;
-            }
-            equipoise_scheduler::Failure::Unreached
+            state.start_again();
+            Failure::Unreached
         };
-        self.give(home, Event::Failed { request: id, failure });
+        self.give(home, Event::Failed { request, failure });
     }
 
     /// A router's process is gone with the connections to its clients; engines notice and stop.
     fn lose_router(&mut self, router: usize) {
         self.routers.set_away(router, true);
-        let (arrived, _) = self.counts();
-        for request in 0..arrived {
-            let id = RequestId(request as u64);
-            let state = &self.requests[request];
-            if state.ending != Ending::Open || self.routers.home(id) != router {
+        for place in self.requests.open_places() {
+            let state = self.requests.at(place);
+            let (request, instance) = (state.id, state.instance);
+            if state.home as usize != router {
                 continue;
             }
-            if let Some(instance) = state.instance {
-                self.instances[instance as usize].engine.abort(id);
+            if let Some(instance) = instance.map(|instance| instance as usize) {
+                self.advance(instance);
+                if self.instances[instance].drop_request(place, &mut self.requests) {
+                    self.plan_wake(instance);
+                }
                 self.changed = true;
             }
-            self.refuse(id, "router_lost");
+            self.refuse(request, "router_lost");
         }
     }
 
@@ -238,10 +242,7 @@ impl<S: Sink> Driver<'_, S> {
     /// workload may have years of empty time.
     fn next_beat(&self, interval_s: f64, moves: bool) -> Timestamp {
         let (arrived, ended) = self.counts();
-        let next = self
-            .records
-            .get(arrived)
-            .map(|record| record.arrival.secs_since(self.now));
+        let next = self.next.as_ref().map(|record| record.arrival.secs_since(self.now));
         let beats = match next {
             Some(seconds) if !moves && arrived == ended => (seconds / interval_s).floor().max(1.0),
             _ => 1.0,

@@ -1,54 +1,65 @@
 //! The simulated driver: a heap of happenings in virtual time that carries the scheduler's actions out.
+//!
+//! Engines are not in the heap step by step: each is brought up to the present when it is looked at, and is woken when
+//! something happens in it that others can see. Progress of answers, which changes nothing but what a decision sees, is
+//! given to the scheduler before it may decide. With [`SimulationOptions::step_by_step`] every step and every report is an
+//! event of its own; both ways come to the same, bit for bit.
+
+mod actions;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use equipoise_config::FleetConfig;
-use equipoise_engine::{EngineEvent, EngineRequest};
+use equipoise_engine::EngineEvent;
 use equipoise_fleet::FleetDelta;
-use equipoise_scheduler::{Action, Dispatch, Event, Failure, Prefix, Request, SchedulerConfig, TokenUsage, Wishes};
-use equipoise_trace::{MOONCAKE_BLOCK_TOKENS, WorkloadRecord};
-use equipoise_types::{RandomStream, RequestId, Timestamp};
+use equipoise_scheduler::{Action, Event, Prefix, Request, SchedulerConfig, Wishes};
+use equipoise_trace::{MOONCAKE_BLOCK_TOKENS, TraceError, WorkloadRecord};
+use equipoise_types::{RandomStream, Timestamp};
 
-use crate::cascade;
 use crate::conditions::Conditions;
 use crate::feed::Sink;
-use crate::happening::{Happening, Planned, Report, ReportKind};
-use crate::instance::SimulatedInstance;
+use crate::happening::{Happening, Planned};
+use crate::instance::{Progress, SimulatedInstance};
 use crate::options::LONGEST_YEARS;
-use crate::request::{Ending, RequestState};
+use crate::request::Requests;
 use crate::routers::Routers;
-use crate::slo::SloLog;
+use crate::tally::Tally;
 use crate::timeline::TimelineLog;
-use crate::{PolicyResult, SimulationError, SimulationOptions};
+use crate::{PolicyResult, RequestEnding, RequestSink, SimulationError, SimulationOptions};
 
 /// Where a scheduler asks to be woken at a time that has come already, it is woken this much later.
 const LEAST_SLEEP: Duration = Duration::from_millis(1);
 
-/// One run: everything that changes in it.
+/// One run: everything that changes in it. Reads its workload from `W`, records what the first router is told in `S`, and
+/// tells `R` of requests that have ended.
 #[derive(Debug)]
-pub(crate) struct Driver<'a, S> {
-    pub(crate) records: &'a [WorkloadRecord],
+pub(crate) struct Driver<'a, W, S, R> {
+    workload: W,
+    /// The next request of the workload.
+    pub(crate) next: Option<WorkloadRecord>,
+    read: u64,
     pub(crate) options: &'a SimulationOptions,
     pub(crate) hop: Duration,
     telemetry_interval: Duration,
     pub(crate) routers: Routers<S>,
     /// By instance id.
     pub(crate) instances: Vec<SimulatedInstance>,
-    /// By request id, which is the index in the workload.
-    pub(crate) requests: Vec<RequestState>,
-    pub(crate) refusals: BTreeMap<&'static str, u64>,
-    pub(crate) slo: SloLog,
+    /// By instance: the router hears of no progress there before then.
+    quiet_until: Vec<Timestamp>,
+    pub(crate) requests: Requests,
+    tally: Tally,
     pub(crate) timeline: TimelineLog,
     pub(crate) conditions: Conditions,
+    told: Option<&'a mut R>,
     heap: BinaryHeap<Reverse<Planned>>,
+    /// Progress on its way, where each step is an event.
+    progress: BinaryHeap<Reverse<Progress>>,
     sequence: u64,
     /// Draws who says how good an answer was.
     random: RandomStream,
     pub(crate) now: Timestamp,
-    next_arrival: usize,
-    ended: usize,
     /// When all instances are sampled next.
     next_sample: Timestamp,
     /// Whether any instance has changed since they were sampled last.
@@ -56,63 +67,74 @@ pub(crate) struct Driver<'a, S> {
     // Reused buffers.
     actions: Vec<Action>,
     engine_events: Vec<EngineEvent>,
-    spare_reports: Vec<Vec<Report>>,
 }
 
-impl<'a, S: Sink> Driver<'a, S> {
+/// Checks that requests come in order.
+pub(crate) fn check_order(records: &[WorkloadRecord]) -> Result<(), SimulationError> {
+    let mut before = Timestamp::ZERO;
+    for (index, record) in records.iter().enumerate() {
+        before = check_next(index as u64, before, record)?;
+    }
+    Ok(())
+}
+
+fn check_next(index: u64, before: Timestamp, record: &WorkloadRecord) -> Result<Timestamp, SimulationError> {
+    if record.arrival < before {
+        return Err(SimulationError::NotSorted { index });
+    }
+    let years = record.arrival.as_secs_f64() / (365.25 * 86_400.0);
+    if years > LONGEST_YEARS {
+        return Err(SimulationError::TooLate { index, years });
+    }
+    Ok(record.arrival)
+}
+
+impl<'a, W, S, R> Driver<'a, W, S, R>
+where
+    W: Iterator<Item = Result<WorkloadRecord, TraceError>>,
+    S: Sink,
+    R: RequestSink,
+{
     pub(crate) fn new(
         fleet: &FleetConfig,
         config: SchedulerConfig,
-        records: &'a [WorkloadRecord],
+        workload: W,
         options: &'a SimulationOptions,
         sink: S,
     ) -> Result<Self, SimulationError> {
         options.check()?;
-        if records.is_empty() {
-            return Err(SimulationError::NoRequests);
-        }
         if fleet.instances.is_empty() {
             return Err(SimulationError::NoInstances);
         }
-        if u32::try_from(records.len()).is_err() {
-            return Err(SimulationError::TooManyRequests {
-                requests: records.len(),
-            });
-        }
-        if let Some(index) = records.windows(2).position(|pair| pair[1].arrival < pair[0].arrival) {
-            return Err(SimulationError::NotSorted { index: index + 1 });
-        }
-        let years = |record: &WorkloadRecord| record.arrival.as_secs_f64() / (365.25 * 86_400.0);
-        if let Some(index) = records.iter().position(|record| years(record) > LONGEST_YEARS) {
-            return Err(SimulationError::TooLate {
-                index,
-                years: years(&records[index]),
-            });
-        }
         let mut driver = Self {
-            records,
+            workload,
+            next: None,
+            read: 0,
             options,
             hop: Duration::from_secs_f64(options.hop_s),
             telemetry_interval: Duration::from_secs_f64(options.sampling_interval_s()),
             routers: Routers::new(config, options.routers, sink)?,
             instances: Vec::with_capacity(fleet.instances.len()),
-            requests: Vec::new(),
-            refusals: BTreeMap::new(),
-            slo: SloLog::default(),
+            quiet_until: vec![Timestamp::MAX; fleet.instances.len()],
+            requests: Requests::default(),
+            tally: Tally::new(fleet.instances.len(), false),
             timeline: TimelineLog::default(),
             conditions: Conditions::new(&options.conditions, fleet.instances.len(), options.seed),
+            told: None,
             heap: BinaryHeap::new(),
+            progress: BinaryHeap::new(),
             sequence: 0,
             random: RandomStream::new(options.seed).derive("feedback"),
             now: Timestamp::ZERO,
-            next_arrival: 0,
-            ended: 0,
             next_sample: Timestamp::ZERO,
             changed: true,
             actions: Vec::new(),
             engine_events: Vec::new(),
-            spare_reports: Vec::new(),
         };
+        driver.read_next()?;
+        if driver.next.is_none() {
+            return Err(SimulationError::NoRequests);
+        }
         for declared in &fleet.instances {
             for router in 0..driver.routers.len() {
                 driver.give(router, Event::Fleet(FleetDelta::Upsert(declared.spec.clone())));
@@ -125,37 +147,49 @@ impl<'a, S: Sink> Driver<'a, S> {
                 });
             }
             let slowness = options.mismatch.slowness(options.seed, &declared.spec.name);
-            driver.instances.push(SimulatedInstance::new(declared, slowness)?);
+            let instance = SimulatedInstance::new(declared, slowness, driver.hop, options.step_by_step)?;
+            driver.instances.push(instance);
         }
         driver.begin_conditions();
         Ok(driver)
     }
 
-    /// Runs to the end of the last request.
-    pub(crate) fn run(mut self) -> (PolicyResult, S) {
-        self.run_to_end();
-        let timeline = self.timeline();
-        let result = PolicyResult::of(&self, self.routers.first().config(), timeline);
-        (result, self.routers.into_sink())
+    /// Keeps where each request was sent.
+    pub(crate) fn keeping_places(mut self) -> Self {
+        self.tally = Tally::new(self.instances.len(), true);
+        self
     }
 
-    pub(crate) fn run_to_end(&mut self) {
-        // Not before: of all the runs that wait for their turn, none needs memory yet.
-        self.requests.resize(self.records.len(), RequestState::default());
-        while self.ended < self.records.len() {
-            let arrival = self
-                .records
-                .get(self.next_arrival)
-                .map_or(Timestamp::MAX, |record| record.arrival);
-            let planned = self.heap.peek().map_or(Timestamp::MAX, |Reverse(planned)| planned.at);
+    /// Tells `sink` of each request as it ends.
+    pub(crate) fn telling(mut self, sink: &'a mut R) -> Self {
+        self.told = Some(sink);
+        self
+    }
+
+    /// Runs to the end of the last request.
+    pub(crate) fn run(mut self) -> Result<(PolicyResult, S), SimulationError> {
+        self.run_to_end()?;
+        let timeline = self.timeline();
+        let config = self.routers.first().config();
+        let result = PolicyResult::of(self.now, self.tally, &self.instances, self.options, config, timeline);
+        Ok((result, self.routers.into_sink()))
+    }
+
+    pub(crate) fn run_to_end(&mut self) -> Result<(), SimulationError> {
+        while self.requests.open() > 0 || self.next.is_some() {
+            let arrival = self.next.as_ref().map_or(Timestamp::MAX, |record| record.arrival);
+            let planned = self.next_planned();
             let (wakeup, sleeper) = self
                 .routers
                 .wakeup(self.now, LEAST_SLEEP)
                 .unwrap_or((Timestamp::MAX, 0));
             let at = arrival.min(planned).min(wakeup);
+            if self.hear_progress(at.min(Timestamp(self.next_sample.0 + 1))) {
+                continue;
+            }
             if at == Timestamp::MAX {
                 // Nobody will ever do anything again.
-                return;
+                break;
             }
             if self.next_sample < at {
                 self.sample_before(at);
@@ -163,7 +197,7 @@ impl<'a, S: Sink> Driver<'a, S> {
             }
             self.now = at.max(self.now);
             if arrival == at {
-                self.arrive();
+                self.arrive()?;
             } else if planned == at {
                 if let Some(Reverse(planned)) = self.heap.pop() {
                     self.happen(planned.happening);
@@ -172,150 +206,92 @@ impl<'a, S: Sink> Driver<'a, S> {
                 self.give(sleeper, Event::Timer);
             }
         }
+        for place in self.requests.open_places() {
+            if let Some(instance) = self.requests.at(place).instance {
+                self.instances[instance as usize].settle(place, &mut self.requests);
+            }
+            self.end_request(place, RequestEnding::Unfinished);
+        }
+        Ok(())
+    }
+
+    fn read_next(&mut self) -> Result<(), SimulationError> {
+        let before = self.next.take().map_or(Timestamp::ZERO, |record| record.arrival);
+        self.next = self.workload.next().transpose().map_err(SimulationError::Workload)?;
+        if let Some(record) = &self.next {
+            check_next(self.read, before, record)?;
+            self.read += 1;
+        }
+        Ok(())
+    }
+
+    /// When the next thing that was planned, and still counts, happens.
+    fn next_planned(&mut self) -> Timestamp {
+        while let Some(Reverse(planned)) = self.heap.peek() {
+            match planned.happening {
+                Happening::Wake { instance, wake } if self.instances[instance as usize].wake != wake => {
+                    self.heap.pop();
+                }
+                _ => return planned.at,
+            }
+        }
+        Timestamp::MAX
     }
 
     /// Requests that have arrived, and that have ended.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.next_arrival, self.ended)
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let arrived = self.requests.arrived();
+        (arrived, arrived - self.requests.open() as u64)
     }
 
     pub(crate) fn plan(&mut self, at: Timestamp, happening: Happening) {
-        self.heap.push(Reverse(Planned {
-            at,
-            sequence: self.sequence,
-            happening,
-        }));
+        self.heap.push(Reverse(Planned::new(at, self.sequence, happening)));
         self.sequence += 1;
     }
 
     /// Whoever arrives now arrives together.
-    fn arrive(&mut self) {
+    fn arrive(&mut self) -> Result<(), SimulationError> {
         let mut batch = Vec::new();
-        while let Some(record) = self
-            .records
-            .get(self.next_arrival)
-            .filter(|record| record.arrival <= self.now)
-        {
+        while let Some(record) = self.next.clone().filter(|record| record.arrival <= self.now) {
+            self.read_next()?;
+            let place = self.requests.arrive(record);
+            let state = self.requests.at(place);
+            let index = usize::try_from(state.id.0).unwrap_or(usize::MAX);
             batch.push(Request {
-                id: RequestId(self.next_arrival as u64),
-                target: self.options.target_of(self.next_arrival),
-                tenant: record.tenant.clone(),
-                prompt_tokens: record.prompt_tokens,
+                id: state.id,
+                target: self.options.target_of(index),
+                tenant: state.record.tenant.clone(),
+                prompt_tokens: state.record.prompt_tokens,
                 max_output_tokens: None,
                 streams: true,
-                forecast: self.options.forecast(self.next_arrival),
+                forecast: self.options.forecast(index),
                 prefix: Prefix {
                     block_tokens: MOONCAKE_BLOCK_TOKENS,
-                    blocks: record.prefix_blocks.clone().unwrap_or_default(),
+                    blocks: state.record.prefix_blocks.clone().unwrap_or_default(),
                 },
                 wishes: self.options.slo.map_or_else(Wishes::default, |slo| slo.wishes()),
             });
-            self.next_arrival += 1;
         }
         for (router, batch) in self.routers.spread(batch) {
+            for request in &batch {
+                if let Some(place) = self.requests.place(request.id) {
+                    self.requests.at_mut(place).home = u32::try_from(router).unwrap_or(0);
+                }
+            }
             if self.routers.is_away(router) {
                 batch.iter().for_each(|request| self.refuse(request.id, "router_away"));
                 continue;
             }
             self.give(router, Event::Arrived(batch));
         }
-    }
-
-    /// Gives a router an event and carries out what it answers.
-    pub(crate) fn give(&mut self, router: usize, event: Event) {
-        if self.routers.is_away(router) {
-            return;
-        }
-        let mut actions = std::mem::take(&mut self.actions);
-        self.routers.give(router, self.now, event, &mut actions);
-        for action in actions.drain(..) {
-            match action {
-                Action::Dispatch(dispatch) => self.dispatch(&dispatch),
-                Action::Queue { request, .. } => {
-                    if let Some(state) = self.requests.get_mut(request.0 as usize) {
-                        state.queued = true;
-                    }
-                }
-                Action::Refuse { request, reason } => self.refuse(request, reason.code()),
-                Action::Deliver { request } => self.deliver(request),
-            }
-        }
-        self.actions = actions;
-    }
-
-    fn dispatch(&mut self, dispatch: &Dispatch) {
-        let Ok(request) = u32::try_from(dispatch.request.0) else {
-            return;
-        };
-        let instance = dispatch.instance.0;
-        self.slo.note(self.options.slo.as_ref(), self.now, dispatch);
-        self.requests[request as usize].sent(instance, dispatch.decision, dispatch.gate.is_some());
-        self.plan(self.now + self.hop, Happening::Submit { instance, request });
-    }
-
-    /// How good the answer is that a request got where it was sent last.
-    fn quality(&self, request: usize) -> Option<f64> {
-        let instance = self.requests[request].instance?;
-        let model = &self.instances[instance as usize].spec.model;
-        let truth = self.options.truth(request, &model.name);
-        truth.map_or(model.quality, |answer| Some(answer.quality))
-    }
-
-    /// Shows an answer that was held back, whole.
-    fn deliver(&mut self, request: RequestId) {
-        let state = &mut self.requests[request.0 as usize];
-        state.first_token_at = Some(self.now);
-        state.ending = Ending::Finished(self.now);
-        self.ended += 1;
-        self.grade(request);
-    }
-
-    /// How sure of itself the answer is. Of one that nobody has graded, the model's declared quality is what is known.
-    fn confidence(&self, request: u32) -> f64 {
-        let state = &self.requests[request as usize];
-        let model = state
-            .instance
-            .map(|instance| &self.instances[instance as usize].spec.model.name);
-        let quality = self.quality(request as usize).unwrap_or(0.5);
-        cascade::confidence(self.options.seed, request, model.map_or("", String::as_str), quality)
-    }
-
-    /// Tells the router how good an answer was, where somebody does.
-    fn grade(&mut self, request: RequestId) {
-        let share = self.options.feedback_share;
-        if share <= 0.0 || self.random.uniform() >= share {
-            return;
-        }
-        let decision = self.requests[request.0 as usize].decision;
-        if let (Some(decision), Some(score)) = (decision, self.quality(request.0 as usize)) {
-            self.give(self.routers.home(request), Event::Feedback { decision, score });
-        }
-    }
-
-    pub(crate) fn refuse(&mut self, request: RequestId, reason: &'static str) {
-        let state = &mut self.requests[request.0 as usize];
-        if state.ending == Ending::Open {
-            state.ending = Ending::Refused;
-            self.ended += 1;
-            *self.refusals.entry(reason).or_default() += 1;
-        }
+        Ok(())
     }
 
     fn happen(&mut self, happening: Happening) {
         match happening {
+            Happening::Wake { instance, .. } => self.wake(instance),
             Happening::Submit { instance, request } => self.submit(instance, request),
-            Happening::StepEnd { instance } => {
-                if self.instances[instance as usize].is_due(self.now) {
-                    self.end_step(instance);
-                    self.begin_step(instance);
-                }
-            }
-            Happening::Reports(mut reports) => {
-                for report in reports.drain(..) {
-                    self.report(report);
-                }
-                self.spare_reports.push(reports);
-            }
+            Happening::Report { request, kind, .. } => self.report(request, kind),
             Happening::Samples(samples) => {
                 for (index, sample) in samples.into_iter().enumerate() {
                     let Some(sample) = sample else { continue };
@@ -324,7 +300,7 @@ impl<'a, S: Sink> Driver<'a, S> {
                 }
             }
             Happening::Change(change) => self.change(change),
-            Happening::Report(report) => {
+            Happening::Fleet(report) => {
                 for router in 0..self.routers.len() {
                     for delta in self.routers.deltas(&report, router, self.now, &self.instances) {
                         self.give(router, Event::Fleet(delta));
@@ -334,161 +310,10 @@ impl<'a, S: Sink> Driver<'a, S> {
         }
     }
 
-    fn submit(&mut self, instance: u32, request: u32) {
-        if self.requests[request as usize].ending != Ending::Open {
-            // Its router is gone.
-            return;
-        }
-        if !self.instances[instance as usize].is_up() {
-            let kind = ReportKind::Lost;
-            self.plan(self.now + self.hop, Happening::Reports(vec![Report { request, kind }]));
-            return;
-        }
-        if self.instances[instance as usize].cut(self.now) {
-            self.end_step(instance);
-        }
-        self.changed = true;
-        let record = &self.records[request as usize];
-        let wanted_tokens = self
-            .options
-            .truth(request as usize, &self.instances[instance as usize].spec.model.name)
-            .map_or(record.output_tokens, |answer| answer.output_tokens);
-        let site = &mut self.instances[instance as usize];
-        // An engine stops an answer at the end of its context.
-        let room = site.context_tokens.saturating_sub(record.prompt_tokens);
-        let output_tokens = wanted_tokens.min(room);
-        let blocks = record
-            .prefix_blocks
-            .as_deref()
-            .filter(|_| self.options.prefix_cache)
-            .unwrap_or_default();
-        let hits = u32::try_from(site.prefixes.admit(blocks)).unwrap_or(u32::MAX);
-        // The last prompt token is computed in any case.
-        let cached_tokens = hits
-            .saturating_mul(MOONCAKE_BLOCK_TOKENS)
-            .min(record.prompt_tokens.saturating_sub(1));
-        let submitted = site.engine.submit(EngineRequest {
-            id: RequestId(u64::from(request)),
-            prompt_tokens: record.prompt_tokens,
-            output_tokens,
-            cached_tokens,
-        });
-        if submitted.is_err() {
-            let reports = vec![Report {
-                request,
-                kind: ReportKind::Refused,
-            }];
-            self.plan(self.now + self.hop, Happening::Reports(reports));
-            self.begin_step(instance);
-            return;
-        }
-        let state = &mut self.requests[request as usize];
-        state.truncated = output_tokens < wanted_tokens;
-        state.cached_tokens = cached_tokens;
-        self.begin_step(instance);
-    }
-
-    fn begin_step(&mut self, instance: u32) {
-        if let Some(at) = self.instances[instance as usize].begin(self.now) {
-            self.plan(at, Happening::StepEnd { instance });
-        }
-    }
-
-    fn end_step(&mut self, instance: u32) {
-        self.changed = true;
-        let mut events = std::mem::take(&mut self.engine_events);
-        let mut reports = self.spare_reports.pop().unwrap_or_default();
-        let requests = &mut self.requests;
-        self.instances[instance as usize].end(self.now, &mut events, |id, share| {
-            requests[id.0 as usize].energy += share;
-        });
-        for event in events.drain(..) {
-            self.note(event, &mut reports);
-        }
-        self.engine_events = events;
-        if reports.is_empty() {
-            self.spare_reports.push(reports);
-        } else {
-            self.plan(self.now + self.hop, Happening::Reports(reports));
-        }
-    }
-
-    /// Turns what happened in an engine into what its response streams tell the router.
-    fn note(&mut self, event: EngineEvent, reports: &mut Vec<Report>) {
-        let Ok(request) = u32::try_from(event.id().0) else {
-            return;
-        };
-        let state = &mut self.requests[request as usize];
-        let kind = match event {
-            EngineEvent::Preempted { .. } => return,
-            EngineEvent::Finished { .. } => {
-                // The end tells as much as the progress that came with it.
-                reports.pop_if(|last| last.request == request && matches!(last.kind, ReportKind::Tokens(_)));
-                ReportKind::Finished
-            }
-            EngineEvent::FirstToken { .. } if state.generated == 0 => {
-                state.first_token(self.now);
-                ReportKind::FirstToken
-            }
-            EngineEvent::FirstToken { .. } | EngineEvent::Token { .. } => match state.token(self.now) {
-                Some(count) => ReportKind::Tokens(count),
-                None => return,
-            },
-        };
-        reports.push(Report { request, kind });
-    }
-
-    fn report(&mut self, report: Report) {
-        let request = RequestId(u64::from(report.request));
-        let home = self.routers.home(request);
-        let state = &mut self.requests[report.request as usize];
-        if state.ending != Ending::Open {
-            return;
-        }
-        match report.kind {
-            ReportKind::Lost => self.lost(report.request),
-            ReportKind::FirstToken => {
-                if !state.held {
-                    state.first_token_at = Some(self.now);
-                }
-                self.give(home, Event::FirstToken { request });
-            }
-            ReportKind::Tokens(count) => self.give(home, Event::Tokens { request, count }),
-            ReportKind::Finished => {
-                let usage = Some(TokenUsage {
-                    prompt_tokens: self.records[report.request as usize].prompt_tokens,
-                    output_tokens: state.generated,
-                });
-                if state.held {
-                    let confidence = self.confidence(report.request);
-                    let judged = Event::Judged {
-                        request,
-                        confidence,
-                        usage,
-                    };
-                    return self.give(home, judged);
-                }
-                state.ending = Ending::Finished(self.now);
-                self.ended += 1;
-                self.give(home, Event::Finished { request, usage });
-                self.grade(request);
-            }
-            ReportKind::Refused => {
-                self.refuse(request, "engine");
-                self.give(
-                    home,
-                    Event::Failed {
-                        request,
-                        failure: Failure::Final,
-                    },
-                );
-            }
-        }
-    }
-
     /// Samples all instances, before what comes at `at`. Where none has changed since the last time, only the last sample
     /// before `at` is taken: those ahead of it would say the same to a scheduler that has nothing to decide meanwhile.
     fn sample_before(&mut self, at: Timestamp) {
+        self.changed |= self.instances.iter().any(SimulatedInstance::is_batching);
         if !self.changed {
             let interval = u64::try_from(self.telemetry_interval.as_nanos())
                 .unwrap_or(u64::MAX)
@@ -498,22 +323,31 @@ impl<'a, S: Sink> Driver<'a, S> {
         self.changed = false;
         self.now = self.next_sample.max(self.now);
         self.next_sample += self.telemetry_interval;
-        self.glance();
         let now = self.now;
+        for instance in 0..self.instances.len() {
+            self.advance(instance);
+        }
+        self.glance();
         let several = self.routers.len() > 1;
+        if several {
+            self.hear(Timestamp(now.0 + 1));
+        }
         let age_s = if several {
             self.options.routers.state_age_s
         } else {
             self.options.hop_s
         };
-        let instances = self.instances.iter_mut();
-        let samples = instances.map(|instance| instance.sample(now, age_s)).collect();
+        let (instances, requests) = (&mut self.instances, &mut self.requests);
+        let samples = instances
+            .iter_mut()
+            .map(|instance| instance.sample(now, age_s, requests));
+        let samples = samples.collect();
         let Some(samples) = self.conditions.pass(now, samples) else {
             return;
         };
         if several {
             let report = self.routers.report(now, samples);
-            self.plan(now + Duration::from_secs_f64(age_s), Happening::Report(report));
+            self.plan(now + Duration::from_secs_f64(age_s), Happening::Fleet(report));
             return;
         }
         self.plan(now + self.hop, Happening::Samples(samples));

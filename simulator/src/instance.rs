@@ -1,19 +1,29 @@
 //! One simulated instance: an engine, the step it is in, and a meter.
 
+mod run;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use equipoise_config::DeclaredInstance;
-use equipoise_energy::{PartWork, StepTerms, attribute_step};
-use equipoise_engine::{Engine, EngineEvent, Step};
+use equipoise_engine::{EnergyTerms, Engine, EngineEvent, Step};
 use equipoise_fleet::{EngineSample, InstanceSpec};
 use equipoise_trace::MOONCAKE_BLOCK_TOKENS;
-use equipoise_types::{Joules, MilliJoules, RequestId, Timestamp};
+use equipoise_types::{MilliJoules, RequestId, Timestamp, Watts};
 
 use crate::SimulationError;
+use crate::meter::{Meter, Shares};
 use crate::mismatch::Slowness;
 use crate::pace::Pace;
 use crate::prefix::PrefixCache;
+use crate::request::{Place, Requests};
+use run::Run;
 
-/// An engine with its clock and its energy meter. Energy of steps is whole millijoules, split over who took part; the draw
-/// between steps is idle energy.
+/// An engine with its clock and its energy meter. Energy of steps is split over who took part; the draw between steps is idle
+/// energy.
+///
+/// While everybody in its batch only decodes, steps pass as a [`Run`]: the engine is told of many at once, and the driver is
+/// not told at all before somebody's answer ends. [`Self::advance`] brings it up to the present, whenever somebody looks.
 #[derive(Debug)]
 pub(crate) struct SimulatedInstance {
     pub(crate) spec: InstanceSpec,
@@ -21,9 +31,8 @@ pub(crate) struct SimulatedInstance {
     /// Prompt and answer together at most, tokens.
     pub(crate) context_tokens: u32,
     pub(crate) prefixes: PrefixCache,
-    terms: StepTerms,
-    /// What it draws between steps: nothing where it is switched off.
-    idle_watts: f64,
+    terms: EnergyTerms,
+    meter: Meter,
     declared_idle_watts: f64,
     /// How fast its steps are.
     pub(crate) pace: Pace,
@@ -31,23 +40,22 @@ pub(crate) struct SimulatedInstance {
     crashed: bool,
     /// The control plane knows of it.
     registered: bool,
-    /// Energy of requests that were taken elsewhere when it died.
-    pub(crate) abandoned: MilliJoules,
+    /// Who left in the middle of the running step.
+    gone: Vec<RequestId>,
+    /// Each step is begun and ended on its own.
+    step_by_step: bool,
+    /// Way back to the router.
+    hop: Duration,
     step: Option<RunningStep>,
+    /// What the running step is part of.
+    run: Option<Run>,
     /// End of the last step.
     idle_since: Timestamp,
-    pub(crate) busy_s: f64,
-    busy: MilliJoules,
-    pub(crate) unattributed: MilliJoules,
-    /// Of what was attributed: to those whose prompts were computed.
-    pub(crate) prefill: MilliJoules,
-    /// Joules of steps that do not make a millijoule yet.
-    carry: f64,
-    busy_joules: f64,
-    idle_joules: f64,
-    sampled_at: Timestamp,
-    sampled_joules: f64,
-    parts: Vec<PartWork>,
+    busy_nanos: u64,
+    /// Which of its wake-ups is the one that counts.
+    pub(crate) wake: u32,
+    /// Progress on its way to the router, by arrival there.
+    progress: VecDeque<Progress>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,24 +63,31 @@ struct RunningStep {
     step: Step,
     /// The step takes so many times as long as the model says...
     stretch: f64,
-    /// ...and draws this.
+    /// ...draws this...
     watts: f64,
-    /// Its energy.
+    /// ...and takes this energy.
     joules: f64,
     began: Timestamp,
     ends: Timestamp,
 }
 
+/// Tokens of an answer that are told while it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Progress {
+    /// When the router hears of it.
+    pub(crate) at: Timestamp,
+    pub(crate) request: RequestId,
+    pub(crate) count: u32,
+}
+
 impl SimulatedInstance {
-    pub(crate) fn new(declared: &DeclaredInstance, slowness: Option<Slowness>) -> Result<Self, SimulationError> {
+    pub(crate) fn new(
+        declared: &DeclaredInstance,
+        slowness: Option<Slowness>,
+        hop: Duration,
+        step_by_step: bool,
+    ) -> Result<Self, SimulationError> {
         let model = declared.step_model()?;
-        let terms = model.energy_terms();
-        let terms = StepTerms {
-            fixed_joules: terms.fixed_joules,
-            joules_per_prefill_token: terms.joules_per_prefill_token,
-            joules_per_decode_token: terms.joules_per_decode_token,
-            joules_per_kv_token: terms.joules_per_kv_token,
-        };
         let prefix_blocks = if model.fixed_seconds().is_some() {
             // Nothing is known of an opaque box's cache, and its time does not depend on it.
             0
@@ -84,38 +99,55 @@ impl SimulatedInstance {
             spec: declared.spec.clone(),
             context_tokens: declared_context.min(model.context_tokens()),
             prefixes: PrefixCache::new(prefix_blocks),
-            terms,
+            terms: model.energy_terms(),
+            meter: Meter::new(model.idle_watts().0),
+            declared_idle_watts: model.idle_watts().0,
             pace: Pace::new(slowness, model.idle_watts().0),
             crashed: false,
             registered: true,
-            abandoned: MilliJoules::ZERO,
-            idle_watts: model.idle_watts().0,
-            declared_idle_watts: model.idle_watts().0,
+            gone: Vec::new(),
+            step_by_step,
+            hop,
             engine: Engine::new(model),
             step: None,
+            run: None,
             idle_since: Timestamp::ZERO,
-            busy_s: 0.0,
-            busy: MilliJoules::ZERO,
-            unattributed: MilliJoules::ZERO,
-            prefill: MilliJoules::ZERO,
-            carry: 0.0,
-            busy_joules: 0.0,
-            idle_joules: 0.0,
-            sampled_at: Timestamp::ZERO,
-            sampled_joules: 0.0,
-            parts: Vec::new(),
+            busy_nanos: 0,
+            wake: 0,
+            progress: VecDeque::new(),
         })
     }
 
-    /// Whether the running step is over.
+    /// Whether the running step is over and is to be ended with [`Self::end`].
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {
-        self.step.is_some_and(|running| running.ends <= now)
+        self.run.is_none() && self.step.is_some_and(|running| running.ends <= now)
+    }
+
+    /// Whether it is in the middle of a batch: its state changes from one look to the next.
+    pub(crate) fn is_batching(&self) -> bool {
+        self.step.is_some() && self.engine.model().fixed_seconds().is_none()
+    }
+
+    /// When it has to be looked at next whatever happens: at the end of its step or, within a run, not after the end of the
+    /// step that ends somebody's answer.
+    pub(crate) fn wakes_at(&self) -> Option<Timestamp> {
+        let running = self.step.as_ref()?;
+        let ends = match &self.run {
+            // How long the steps after this one are is decided when they begin.
+            Some(_) if self.pace.varies() => running.ends,
+            Some(run) => run.visible_from(running, self.engine.model()),
+            None => running.ends,
+        };
+        Some(ends)
     }
 
     /// An opaque box with a free slot takes a request at once: lets the running step end now. False where a request waits
     /// for the end of the step or no step runs.
     pub(crate) fn cut(&mut self, now: Timestamp) -> bool {
         let Some(running) = &mut self.step else { return false };
+        if self.engine.model().fixed_seconds().is_none() {
+            return false;
+        }
         let slots = self.engine.model().limits().max_num_seqs;
         if self.engine.stats().running >= slots {
             return false;
@@ -125,22 +157,34 @@ impl SimulatedInstance {
             return false;
         };
         (running.step, running.ends) = (step, now);
-        running.joules = running.watts * now.secs_since(running.began);
+        running.joules = running.stretch * step.cost.joules.0;
         true
     }
 
-    /// Begins a step, if there is anything to do and none runs, and says when it ends.
-    pub(crate) fn begin(&mut self, now: Timestamp) -> Option<Timestamp> {
+    /// Begins a step, if there is anything to do and none runs; true where it did.
+    pub(crate) fn begin(&mut self, now: Timestamp, requests: &Requests) -> bool {
         if self.step.is_some() {
-            return None;
+            return false;
         }
-        let step = self.engine.begin_long_step()?;
-        self.idle_joules += self.idle_watts * now.secs_since(self.idle_since);
+        if !self.step_by_step
+            && let Some(steady) = self.engine.steady()
+        {
+            let step = Run::step(&steady, self.engine.model());
+            self.run = Some(Run::new(&steady, now, &self.engine, requests));
+            self.start(now, step);
+        } else if let Some(step) = self.engine.begin_long_step() {
+            self.start(now, step);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn start(&mut self, now: Timestamp, step: Step) {
+        self.meter.idle(self.idle_since, now);
+        self.idle_since = now;
         let pace = self.pace.of(now, &step.cost);
         let stretch = pace.stretch * pace.throttle;
-        // At least a nanosecond, so that time cannot stand still.
-        let nanos = (stretch * step.cost.seconds * 1e9).round().max(1.0) as u64;
-        let ends = Timestamp(now.0.saturating_add(nanos));
         // Watts are the model's, or the limit; a step that takes longer draws them for longer.
         let watts = self.pace.watts(&step.cost, pace);
         let joules = if pace.throttle > 1.0 {
@@ -154,73 +198,118 @@ impl SimulatedInstance {
             watts,
             joules,
             began: now,
-            ends,
+            ends: Timestamp(now.0.saturating_add(nanos(stretch * step.cost.seconds))),
         });
-        Some(ends)
     }
 
-    /// Ends the running step: appends what happened, and tells `charge` who used how much.
-    pub(crate) fn end(
-        &mut self,
-        now: Timestamp,
-        events: &mut Vec<EngineEvent>,
-        mut charge: impl FnMut(RequestId, MilliJoules),
-    ) {
-        let Some(RunningStep { joules, began, .. }) = self.step.take() else {
+    /// Takes the end of the running step into the meter and the clock. What is left is who pays.
+    fn finish_step(&mut self, now: Timestamp) -> Option<(Step, Shares)> {
+        let RunningStep {
+            step, joules, began, ..
+        } = self.step.take()?;
+        self.idle_since = now;
+        self.busy_nanos += now.0 - began.0;
+        let shares = Shares::of(joules, &self.terms, &step.work);
+        Some((step, shares))
+    }
+
+    /// Ends the running step: charges who was in it and appends what happened.
+    pub(crate) fn end(&mut self, now: Timestamp, requests: &mut Requests, events: &mut Vec<EngineEvent>) {
+        let Some((_, shares)) = self.finish_step(now) else {
             return;
         };
-        let total = self.meter(now, began, joules);
-        if total > MilliJoules::ZERO {
-            let parts = self.engine.step_parts();
-            self.parts.clear();
-            self.parts.extend(parts.iter().map(|part| PartWork {
-                prefill_tokens: part.prefill_tokens,
-                decode_tokens: part.decode_tokens,
-                kv_tokens: u64::from(part.kv_tokens),
-            }));
-            let shares = attribute_step(total, &self.terms, &self.parts);
-            if shares.is_empty() {
-                self.unattributed += total;
-            }
-            for (part, share) in parts.iter().zip(shares) {
-                if part.prefill_tokens > 0 {
-                    self.prefill += share;
+        if shares != Shares::default() {
+            let mut whole = 0;
+            for part in self.engine.step_parts() {
+                let share = shares.share(part);
+                if self.gone.contains(&part.id) {
+                    self.meter.lose(share);
+                    continue;
                 }
-                charge(part.id, share);
+                if part.prefill_tokens > 0 {
+                    self.meter.prefill(share);
+                }
+                whole += share;
+                requests.at_mut(Place::of_engine_id(part.id)).picojoules += share;
             }
+            self.meter.busy(whole);
         }
+        self.gone.clear();
         self.engine.end_step(events);
     }
 
-    /// A step is over: takes its time and its energy in, whole millijoules of it.
-    fn meter(&mut self, now: Timestamp, began: Timestamp, joules: f64) -> MilliJoules {
-        self.idle_since = now;
-        self.busy_s += now.secs_since(began);
-        self.busy_joules += joules;
-        let exact = joules * 1e3 + self.carry;
-        let whole = exact.max(0.0).floor();
-        self.carry = exact - whole;
-        let total = MilliJoules(whole as u64);
-        self.busy += total;
-        total
+    /// A request has left the engine: settles what it is charged with.
+    pub(crate) fn settle(&mut self, place: Place, requests: &mut Requests) {
+        let state = requests.at_mut(place);
+        state.energy = self.meter.settle(std::mem::take(&mut state.picojoules));
     }
 
-    /// Its process is gone, with everything in it: whom it served. What the step that it was in has drawn is nobody's.
-    pub(crate) fn crash(&mut self, now: Timestamp) -> Vec<RequestId> {
+    /// Progress that is told when a step ends at `now`.
+    pub(crate) fn tell(&mut self, now: Timestamp, request: RequestId, count: u32) {
+        let at = now + self.hop;
+        self.progress.push_back(Progress { at, request, count });
+    }
+
+    /// The next progress that the router hears of before `before`.
+    pub(crate) fn hear(&mut self, before: Timestamp) -> Option<Progress> {
+        self.progress.pop_front_if(|next| next.at < before)
+    }
+
+    /// The router hears of no progress before then.
+    pub(crate) fn quiet_until(&self) -> Timestamp {
+        if let Some(next) = self.progress.front() {
+            return next.at;
+        }
+        match (&self.run, &self.step) {
+            (Some(run), Some(running)) => run.next_progress(running, !self.pace.varies()) + self.hop,
+            _ => Timestamp::MAX,
+        }
+    }
+
+    /// What the running step has drawn so far, or what was drawn since the last one, joules.
+    fn open_joules(&self, now: Timestamp) -> f64 {
+        match &self.step {
+            Some(running) => running.watts * now.secs_since(running.began),
+            None => self.meter.idle_watts * now.secs_since(self.idle_since),
+        }
+    }
+
+    /// Everybody's connection breaks: its process is gone. It has been brought up to the present. What the step that it was in
+    /// has drawn is nobody's. Whom it served.
+    pub(crate) fn crash(&mut self, now: Timestamp, requests: &mut Requests) -> Vec<Place> {
+        self.interrupt(requests);
         self.crashed = true;
         if let Some(running) = self.step.take() {
-            let drawn = running.watts * now.secs_since(running.began);
-            let drawn = self.meter(now, running.began, drawn);
-            self.unattributed += drawn;
+            self.meter.lose_joules(running.watts * now.secs_since(running.began));
+            self.busy_nanos += now.0 - running.began.0;
+            self.idle_since = now;
         }
-        let lost = self.engine.request_ids();
-        for id in &lost {
-            self.engine.abort(*id);
+        let mut lost = Vec::new();
+        for id in self.engine.request_ids() {
+            self.engine.abort(id);
+            let place = Place::of_engine_id(id);
+            self.settle(place, requests);
+            lost.push(place);
         }
         // Of nobody: ends what it was in, without an event.
         self.engine.end_step(&mut Vec::new());
+        self.gone.clear();
         self.prefixes.clear();
         lost
+    }
+
+    /// A client has left: its request is taken out of the engine, which has been brought up to the present. True where a run
+    /// was broken off for it.
+    pub(crate) fn drop_request(&mut self, place: Place, requests: &mut Requests) -> bool {
+        let interrupted = self.interrupt(requests);
+        let id = place.engine_id();
+        if self.engine.abort(id) {
+            self.settle(place, requests);
+            if self.step.is_some() {
+                self.gone.push(id);
+            }
+        }
+        interrupted
     }
 
     /// Its process is back.
@@ -231,6 +320,11 @@ impl SimulatedInstance {
     /// Whether its process runs.
     pub(crate) fn is_up(&self) -> bool {
         !self.crashed
+    }
+
+    /// Whether it takes requests.
+    pub(crate) fn can_serve(&self) -> bool {
+        self.registered && !self.crashed
     }
 
     /// The control plane hears of it, or that it is gone.
@@ -246,10 +340,10 @@ impl SimulatedInstance {
     /// Power on or off, between steps.
     pub(crate) fn switch(&mut self, now: Timestamp, on: bool) {
         if self.step.is_none() {
-            self.idle_joules += self.idle_watts * now.secs_since(self.idle_since);
+            self.meter.idle(self.idle_since, now);
             self.idle_since = now;
         }
-        self.idle_watts = if on { self.declared_idle_watts } else { 0.0 };
+        self.meter.idle_watts = if on { self.declared_idle_watts } else { 0.0 };
     }
 
     /// What it draws between steps while it is on.
@@ -257,58 +351,52 @@ impl SimulatedInstance {
         self.declared_idle_watts
     }
 
-    /// All energy drawn until `now`, joules, the running step in proportion.
+    /// All energy drawn until `now`, joules, the running step in proportion. It has been brought up to the present.
     pub(crate) fn joules_until(&self, now: Timestamp) -> f64 {
-        let open = match &self.step {
-            Some(running) => running.watts * now.secs_since(running.began),
-            None => self.idle_watts * now.secs_since(self.idle_since),
-        };
-        self.busy_joules + self.idle_joules + open
+        self.meter.joules(self.open_joules(now))
     }
 
-    /// Whether it takes requests.
-    pub(crate) fn can_serve(&self) -> bool {
-        self.registered && !self.crashed
-    }
-
-    /// What its metrics page and its power meter would say now; nothing where it is not registered. `hop_s` is how old that
-    /// will be on arrival.
-    pub(crate) fn sample(&mut self, now: Timestamp, hop_s: f64) -> Option<EngineSample> {
+    /// What its metrics page and its power meter would say now; nothing where it is not registered. It has been brought up to
+    /// the present. `hop_s` is how old that will be on arrival.
+    pub(crate) fn sample(&mut self, now: Timestamp, hop_s: f64, requests: &mut Requests) -> Option<EngineSample> {
         if !self.registered {
             return None;
         }
+        self.tell_engine(true, requests);
         let stats = self.engine.stats();
-        let joules = self.joules_until(now);
-        let seconds = now.secs_since(self.sampled_at);
-        let metered = self.idle_watts > 0.0 && seconds > 0.0;
-        let power = metered.then(|| equipoise_types::Watts((joules - self.sampled_joules) / seconds));
-        self.sampled_at = now;
-        self.sampled_joules = joules;
+        let open_joules = self.open_joules(now);
         Some(EngineSample {
             healthy: !self.crashed,
             running: stats.running,
             waiting: stats.waiting,
             kv_usage: stats.kv_usage,
-            power,
+            power: self.meter.sample(now, open_joules).map(Watts),
             age_s: hop_s,
         })
     }
 
-    /// Measured and idle energy until `now`. Measured is idle plus steps; the last fraction of a millijoule of the steps
-    /// is rounded away.
+    /// Seconds in which a step ran.
+    pub(crate) fn busy_s(&self) -> f64 {
+        self.busy_nanos as f64 / 1e9
+    }
+
+    /// Attributed and idle energy until `now`: all that it has drawn.
     pub(crate) fn totals(&self, now: Timestamp) -> (MilliJoules, MilliJoules) {
-        let open = if self.step.is_none() {
-            self.idle_watts * now.secs_since(self.idle_since)
+        let open_joules = if self.step.is_none() {
+            self.open_joules(now)
         } else {
             0.0
         };
-        let idle = Joules(self.idle_joules + open).to_millijoules();
-        (self.busy + idle, idle)
+        self.meter.totals(open_joules)
     }
 
-    /// The same as a running sum of real numbers, to hold against [`Self::totals`].
-    #[cfg(test)]
-    pub(crate) fn metered_joules(&self, now: Timestamp) -> f64 {
-        self.joules_until(now)
+    /// Of the attributed, that of prompts; and what is nobody's.
+    pub(crate) fn energy_parts(&self) -> (MilliJoules, MilliJoules) {
+        self.meter.parts()
     }
+}
+
+/// Whole nanoseconds, at least one so that time cannot stand still. Never shorter for more seconds.
+fn nanos(seconds: f64) -> u64 {
+    ((seconds * 1e9 + 0.5) as u64).max(1)
 }

@@ -16,6 +16,7 @@ mod driver;
 mod feed;
 mod happening;
 mod instance;
+mod meter;
 mod mismatch;
 mod options;
 mod outcome;
@@ -23,6 +24,7 @@ mod pace;
 mod parallel;
 mod prefix;
 mod prompts;
+mod quantiles;
 mod replay;
 mod report;
 mod request;
@@ -33,6 +35,7 @@ mod sink;
 mod slo;
 mod sweep;
 mod table;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -86,15 +89,11 @@ pub fn simulate(
     } else {
         &options.policies
     };
+    driver::check_order(records)?;
     let mut drivers = Vec::with_capacity(policies.len());
     for policy in policies {
-        drivers.push(Driver::new(
-            fleet,
-            scheduler_config(fleet, policy, options),
-            records,
-            options,
-            NoSink,
-        )?);
+        let config = scheduler_config(fleet, policy, options);
+        drivers.push(Driver::<_, _, ()>::new(fleet, config, of_slice(records), options, NoSink)?.keeping_places());
     }
     let workers = thread::available_parallelism()
         .map_or(1, NonZeroUsize::get)
@@ -104,11 +103,11 @@ pub fn simulate(
     let work = || {
         let mut done = Vec::new();
         while let Some((index, driver)) = take() {
-            done.push((index, driver.run().0));
+            done.push((index, driver.run().map(|(result, _)| result)));
         }
         done
     };
-    let mut results: Vec<(usize, PolicyResult)> = thread::scope(|scope| {
+    let mut results: Vec<(usize, Result<PolicyResult, SimulationError>)> = thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         let joined = workers
             .into_iter()
@@ -116,7 +115,7 @@ pub fn simulate(
         joined.flatten().collect()
     });
     results.sort_by_key(|(index, _)| *index);
-    Ok(results.into_iter().map(|(_, result)| result).collect())
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Runs the workload once, under the fleet's own policy or the first of `options.policies`, and writes every event with
@@ -134,7 +133,14 @@ pub fn simulate_recorded(
     let policy = options.policies.first().unwrap_or(&fleet.scheduler.policy);
     let config = scheduler_config(fleet, policy, options);
     let sink = LogSink::new(EventLogWriter::new(output, origin, &config)?);
-    let (result, sink) = Driver::new(fleet, config, records, options, sink)?.run();
+    // A log has every event in order of time, progress of answers too.
+    let options = SimulationOptions {
+        step_by_step: true,
+        ..options.clone()
+    };
+    driver::check_order(records)?;
+    let driver = Driver::<_, _, ()>::new(fleet, config, of_slice(records), &options, sink)?;
+    let (result, sink) = driver.keeping_places().run()?;
     sink.finish()?;
     Ok(result)
 }
@@ -150,18 +156,14 @@ pub fn simulate_stream(
     options: &SimulationOptions,
     sink: &mut impl RequestSink,
 ) -> Result<PolicyResult, SimulationError> {
-    let records = workload.into_iter().collect::<Result<Vec<_>, _>>()?;
     let policy = options.policies.first().unwrap_or(&fleet.scheduler.policy);
-    let mut driver = Driver::new(
-        fleet,
-        scheduler_config(fleet, policy, options),
-        &records,
-        options,
-        NoSink,
-    )?;
-    driver.run_to_end();
-    driver.tell(sink);
-    Ok(driver.run().0)
+    let config = scheduler_config(fleet, policy, options);
+    let driver = Driver::new(fleet, config, workload.into_iter(), options, NoSink)?;
+    Ok(driver.telling(sink).run()?.0)
+}
+
+fn of_slice(records: &[WorkloadRecord]) -> impl Iterator<Item = Result<WorkloadRecord, TraceError>> + '_ {
+    records.iter().cloned().map(Ok)
 }
 
 fn scheduler_config(fleet: &FleetConfig, policy: &str, options: &SimulationOptions) -> SchedulerConfig {

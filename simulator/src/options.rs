@@ -46,6 +46,8 @@ pub struct SimulationOptions {
     pub routers: RouterOptions,
     /// Faults, autoscaling, power caps.
     pub conditions: ConditionOptions,
+    /// Takes every engine step on its own, through the queue of events. Slow, and the same results bit for bit: for tests.
+    pub step_by_step: bool,
 }
 
 impl Default for SimulationOptions {
@@ -64,6 +66,7 @@ impl Default for SimulationOptions {
             feedback_share: 0.0,
             routers: RouterOptions::default(),
             conditions: ConditionOptions::default(),
+            step_by_step: false,
         }
     }
 }
@@ -87,19 +90,13 @@ pub enum SimulationError {
     #[error("request {index} of the workload arrives before the one ahead of it: sort the workload by arrival")]
     NotSorted {
         /// Its index, from 0.
-        index: usize,
-    },
-    /// Ids are 32 bits inside.
-    #[error("{requests} requests are more than one run takes ({}): split the workload", u32::MAX)]
-    TooManyRequests {
-        /// How many there are.
-        requests: usize,
+        index: u64,
     },
     /// A request arrives beyond what a run's clock can count.
     #[error("request {index} of the workload arrives after {years:.0} years: a run takes {LONGEST_YEARS} at most")]
     TooLate {
         /// Its index, from 0.
-        index: usize,
+        index: u64,
         /// When it arrives.
         years: f64,
     },
@@ -134,6 +131,9 @@ pub enum SimulationError {
     /// The event log cannot be written.
     #[error(transparent)]
     Log(#[from] TraceError),
+    /// The workload cannot be read to its end.
+    #[error(transparent)]
+    Workload(TraceError),
 }
 
 impl SimulationOptions {

@@ -50,6 +50,11 @@ impl Pace {
         self.spans.push(span);
     }
 
+    /// Whether a step's pace is known only when it begins.
+    pub(crate) fn varies(&self) -> bool {
+        self.slowness.is_some() || !self.spans.is_empty() || self.limit_watts.is_some()
+    }
+
     /// Steps from now on draw no more.
     pub(crate) fn limit(&mut self, watts: f64) {
         self.limit_watts = Some(watts);

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use equipoise_scheduler::SchedulerConfig;
-use equipoise_types::{MilliJoules, RequestId, Timestamp, quantile_of_sorted};
+use equipoise_types::{MilliJoules, Timestamp};
 use serde::Serialize;
 
-use crate::driver::Driver;
-use crate::request::Ending;
+use crate::instance::SimulatedInstance;
+use crate::quantiles::Distribution;
 use crate::routers::RouterOptions;
-use crate::{RequestEnding, RequestRecord, RequestSink, SloResult, Timeline};
+use crate::tally::Tally;
+use crate::{SimulationOptions, SloResult, Timeline};
 
 /// One policy's run. Times are as a client behind the router sees them, from arrival.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -83,12 +84,14 @@ pub struct PolicyResult {
     /// The course of time.
     #[serde(skip)]
     pub timeline: Timeline,
-    /// By request: the instance that it was sent to last, as an index into `instances`.
+    /// By request: the instance that it was sent to last, as an index into `instances`. Empty after
+    /// [`simulate_stream`](crate::simulate_stream), which keeps nothing of a request.
     #[serde(skip)]
     pub sent_to: Vec<Option<u32>>,
 }
 
-/// A distribution in a few numbers; quantiles are exact, interpolated between neighbours.
+/// A distribution in a few numbers. Quantiles of up to a million values are exact, interpolated between neighbours; of more
+/// they are within a thousandth of the value. Mean and maximum are exact.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Percentiles {
     /// Mean.
@@ -151,15 +154,15 @@ pub struct InstanceResult {
 }
 
 impl Percentiles {
-    /// Of these values; `None` of none.
-    fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
+    /// `None` of nothing.
+    fn of(distribution: &mut Distribution) -> Option<Self> {
+        let [p50, p95, p99] = distribution.quantiles([0.5, 0.95, 0.99])?;
         Some(Self {
-            mean: values.iter().sum::<f64>() / values.len() as f64,
-            p50: quantile_of_sorted(&values, 0.5)?,
-            p95: quantile_of_sorted(&values, 0.95)?,
-            p99: quantile_of_sorted(&values, 0.99)?,
-            max: *values.last()?,
+            mean: distribution.mean()?,
+            p50,
+            p95,
+            p99,
+            max: distribution.max()?,
         })
     }
 }
@@ -180,254 +183,123 @@ impl EnergyTotals {
     }
 }
 
-/// Sums over the finished requests.
-#[derive(Default)]
-struct Sums {
-    finished: u64,
-    refused: u64,
-    truncated: u64,
-    escalated: u64,
-    queued: u64,
-    prompt_tokens: u64,
-    cached_prompt_tokens: u64,
-    output_tokens: u64,
-    quality: Option<f64>,
-    /// Graded answers, and the sum of their squared qualities.
-    graded: (u64, f64),
-    usd: Option<f64>,
-    ttft_s: Vec<f64>,
-    tpot_s: Vec<f64>,
-    e2e_s: Vec<f64>,
-    models: BTreeMap<String, u64>,
-}
-
-impl Sums {
-    fn quality_ci95(&self) -> Option<f64> {
-        let (graded, squares) = self.graded;
-        let finished = self.finished as f64;
-        let mean = self.quality.filter(|_| graded == self.finished && graded > 1)? / finished;
-        let variance = (squares / finished - mean * mean).max(0.0);
-        Some(1.96 * (variance / finished).sqrt())
-    }
-}
-
 impl PolicyResult {
-    /// Counts a run that has ended.
-    pub(crate) fn of<S>(driver: &Driver<'_, S>, config: &SchedulerConfig, timeline: Timeline) -> Self {
-        let mut instances = instance_results(driver);
-        let sums = sum_requests(driver, &mut instances);
-        let duration_s = driver.now.as_secs_f64();
-        let finished = sums.finished as f64;
+    /// Of a run that ended `now`.
+    pub(crate) fn of(
+        now: Timestamp,
+        mut tally: Tally,
+        instances: &[SimulatedInstance],
+        options: &SimulationOptions,
+        config: &SchedulerConfig,
+        timeline: Timeline,
+    ) -> Self {
+        let duration_s = now.as_secs_f64();
+        let finished = tally.finished as f64;
         let share = |requests: u64| {
-            if sums.finished > 0 {
+            if tally.finished > 0 {
                 requests as f64 / finished
             } else {
                 0.0
             }
         };
         let mut energy = EnergyTotals::default();
-        for instance in &mut instances {
-            instance.share = share(instance.requests);
-            energy.add(instance.energy);
+        let mut models: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut results = Vec::with_capacity(instances.len());
+        for (instance, &(requests, output_tokens)) in instances.iter().zip(&tally.instances) {
+            *models.entry(&instance.spec.model.name).or_default() += requests;
+            let result = InstanceResult {
+                requests,
+                share: share(requests),
+                output_tokens,
+                ..InstanceResult::of(now, instance)
+            };
+            energy.add(result.energy);
+            results.push(result);
         }
         let active = (energy.attributed_mj + energy.unattributed_mj).as_joules().0;
         let loaded = energy.measured_mj.as_joules().0;
         // Opaque boxes draw nothing that is known: no figure rather than a zero.
         let per = |joules: f64, count: u64| (count > 0 && loaded > 0.0).then(|| joules / count as f64);
-        let offered = driver.requests.len() as u64;
+        let offered = tally.finished + tally.refused + tally.unfinished;
         Self {
             policy: config.policy.clone(),
             seed: config.seed,
-            routers: Some(driver.options.routers).filter(|routers| routers.count > 1),
+            routers: Some(options.routers).filter(|routers| routers.count > 1),
             offered,
-            finished: sums.finished,
-            refused: sums.refused,
-            unfinished: offered - sums.finished - sums.refused,
-            refusals: driver.refusals.clone(),
-            truncated: sums.truncated,
-            escalated: sums.escalated,
-            queued: sums.queued,
+            finished: tally.finished,
+            refused: tally.refused,
+            unfinished: tally.unfinished,
+            refusals: std::mem::take(&mut tally.refusals),
+            truncated: tally.truncated,
+            escalated: tally.escalated,
+            queued: tally.queued,
             duration_s,
-            quality_mean: sums.quality.filter(|_| sums.finished > 0).map(|sum| sum / finished),
-            quality_ci95: sums.quality_ci95(),
-            ttft_s: Percentiles::of(sums.ttft_s),
-            tpot_s: Percentiles::of(sums.tpot_s),
-            e2e_s: Percentiles::of(sums.e2e_s),
-            prompt_tokens: sums.prompt_tokens,
-            cached_prompt_tokens: sums.cached_prompt_tokens,
-            output_tokens: sums.output_tokens,
+            quality_mean: tally.quality.filter(|_| tally.finished > 0).map(|sum| sum / finished),
+            quality_ci95: tally.quality_ci95(),
+            ttft_s: Percentiles::of(&mut tally.ttft_s),
+            tpot_s: Percentiles::of(&mut tally.tpot_s),
+            e2e_s: Percentiles::of(&mut tally.e2e_s),
+            prompt_tokens: tally.prompt_tokens,
+            cached_prompt_tokens: tally.cached_prompt_tokens,
+            output_tokens: tally.output_tokens,
             output_tokens_per_s: if duration_s > 0.0 {
-                sums.output_tokens as f64 / duration_s
+                tally.output_tokens as f64 / duration_s
             } else {
                 0.0
             },
             energy,
-            joules_per_request_active: per(active, sums.finished),
-            joules_per_request_loaded: per(loaded, sums.finished),
-            joules_per_output_token_active: per(active, sums.output_tokens),
-            joules_per_output_token_loaded: per(loaded, sums.output_tokens),
-            usd_per_1000_requests: sums.usd.filter(|_| sums.finished > 0).map(|sum| 1e3 * sum / finished),
-            slo: driver
-                .options
+            joules_per_request_active: per(active, tally.finished),
+            joules_per_request_loaded: per(loaded, tally.finished),
+            joules_per_output_token_active: per(active, tally.output_tokens),
+            joules_per_output_token_loaded: per(loaded, tally.output_tokens),
+            usd_per_1000_requests: tally.usd.filter(|_| tally.finished > 0).map(|sum| 1e3 * sum / finished),
+            slo: options
                 .slo
                 .as_ref()
-                .map(|goal| SloResult::of(driver, goal, &driver.slo)),
-            preemptions: instances.iter().map(|instance| instance.preemptions).sum(),
-            models: sums
-                .models
+                .map(|goal| SloResult::of(goal, &mut tally.slo, offered)),
+            preemptions: results.iter().map(|instance| instance.preemptions).sum(),
+            models: models
                 .into_iter()
                 .map(|(model, requests)| ModelShare {
-                    model,
+                    model: model.to_owned(),
                     requests,
                     share: share(requests),
                 })
                 .collect(),
-            instances,
+            instances: results,
             timeline,
-            sent_to: driver.requests.iter().map(|state| state.instance).collect(),
+            sent_to: tally.sent_to.unwrap_or_default(),
         }
     }
 }
 
-impl<S> Driver<'_, S> {
-    /// Tells of every request, in the order of the workload.
-    pub(crate) fn tell(&self, sink: &mut impl RequestSink) {
-        for (request, (state, record)) in self.requests.iter().zip(self.records).enumerate() {
-            let spec = state.instance.map(|index| &self.instances[index as usize].spec);
-            let seconds = |at: Timestamp| at.secs_since(record.arrival);
-            let finished_at = match state.ending {
-                Ending::Finished(at) => Some(at),
-                Ending::Open | Ending::Refused => None,
-            };
-            let quality = finished_at.zip(spec).and_then(|(_, spec)| {
-                let truth = self.options.truth(request, &spec.model.name);
-                truth.map_or(spec.model.quality, |answer| Some(answer.quality))
-            });
-            sink.request(&RequestRecord {
-                id: RequestId(request as u64),
-                arrival: record.arrival,
-                model: spec.map(|spec| spec.model.name.as_str()),
-                instance: spec.map(|spec| spec.name.as_str()),
-                tenant: record.tenant.as_deref(),
-                prompt_tokens: record.prompt_tokens,
-                cached_tokens: state.cached_tokens,
-                output_tokens: state.generated,
-                ttft_s: state.first_token_at.map(seconds),
-                e2e_s: finished_at.map(seconds),
-                energy: state
-                    .replaced
-                    .map_or(state.energy, |(_, energy, _)| energy + state.energy),
-                ending: match state.ending {
-                    Ending::Finished(_) => RequestEnding::Finished,
-                    Ending::Refused => RequestEnding::Refused("refused"),
-                    Ending::Open => RequestEnding::Unfinished,
-                },
-                quality,
-                queued: state.queued,
-                truncated: state.truncated,
-                escalated: state.replaced.is_some(),
-            });
-        }
-    }
-}
-
-/// Everything about the instances but who was served there.
-fn instance_results<S>(driver: &Driver<'_, S>) -> Vec<InstanceResult> {
-    let duration_s = driver.now.as_secs_f64();
-    let of = |instance: &crate::instance::SimulatedInstance| {
-        let (measured_mj, idle_mj) = instance.totals(driver.now);
-        InstanceResult {
+impl InstanceResult {
+    /// Everything about an instance but who was served there.
+    fn of(now: Timestamp, instance: &SimulatedInstance) -> Self {
+        let duration_s = now.as_secs_f64();
+        let (attributed_mj, idle_mj) = instance.totals(now);
+        let (prefill_mj, unattributed_mj) = instance.energy_parts();
+        Self {
             instance: instance.spec.name.clone(),
             model: instance.spec.model.name.clone(),
             requests: 0,
             share: 0.0,
             output_tokens: 0,
             busy_share: if duration_s > 0.0 {
-                instance.busy_s / duration_s
+                instance.busy_s() / duration_s
             } else {
                 0.0
             },
             preemptions: instance.engine.stats().preemptions_total,
             energy: EnergyTotals {
-                measured_mj,
-                // Steps for requests that were taken elsewhere when it died.
-                attributed_mj: instance.abandoned,
-                prefill_mj: instance.prefill,
+                measured_mj: attributed_mj + idle_mj + unattributed_mj,
+                attributed_mj,
+                prefill_mj,
                 idle_mj,
-                unattributed_mj: instance.unattributed,
+                unattributed_mj,
             },
         }
-    };
-    driver.instances.iter().map(of).collect()
-}
-
-/// Adds up the requests, for the whole and for the instance that served each.
-fn sum_requests<S>(driver: &Driver<'_, S>, instances: &mut [InstanceResult]) -> Sums {
-    let mut sums = Sums {
-        quality: Some(0.0),
-        usd: Some(0.0),
-        ..Sums::default()
-    };
-    for instance in &driver.instances {
-        sums.models.insert(instance.spec.model.name.clone(), 0);
     }
-    for (request, (state, record)) in driver.requests.iter().zip(driver.records).enumerate() {
-        sums.queued += u64::from(state.queued);
-        sums.refused += u64::from(state.ending == Ending::Refused);
-        let Some(index) = state.instance.map(|index| index as usize) else {
-            continue;
-        };
-        // What an engine refuses ends there, and what was sent again after a failure began anew: a request that was sent twice
-        // has had a first answer.
-        instances[index].energy.attributed_mj += state.energy;
-        if let Some((first, energy, _)) = state.replaced {
-            instances[first as usize].energy.attributed_mj += energy;
-        }
-        let Ending::Finished(finished_at) = state.ending else {
-            continue;
-        };
-        let seconds = |at: Timestamp| at.secs_since(record.arrival);
-        sums.finished += 1;
-        sums.truncated += u64::from(state.truncated);
-        sums.escalated += u64::from(state.replaced.is_some());
-        sums.prompt_tokens += u64::from(record.prompt_tokens);
-        sums.cached_prompt_tokens += u64::from(state.cached_tokens);
-        sums.output_tokens += u64::from(state.generated);
-        instances[index].requests += 1;
-        instances[index].output_tokens += u64::from(state.generated);
-        let first_token_at = state.first_token_at.unwrap_or(finished_at);
-        sums.ttft_s.push(seconds(first_token_at));
-        sums.e2e_s.push(seconds(finished_at));
-        // An answer that was held back comes all at once.
-        if state.generated > 1 && first_token_at < finished_at {
-            sums.tpot_s
-                .push(finished_at.secs_since(first_token_at) / f64::from(state.generated - 1));
-        }
-        let model = &driver.instances[index].spec.model;
-        if let Some(count) = sums.models.get_mut(&model.name) {
-            *count += 1;
-        }
-        let truth = driver.options.truth(request, &model.name);
-        if let Some(answer) = truth {
-            sums.graded.0 += 1;
-            sums.graded.1 += answer.quality * answer.quality;
-        }
-        let quality = truth.map_or(model.quality, |answer| Some(answer.quality));
-        sums.quality = sums.quality.zip(quality).map(|(sum, quality)| sum + quality);
-        let charge = |instance: usize, tokens: u32| {
-            let price = driver.instances[instance].spec.model.price;
-            price.map(|price| price.usd(f64::from(record.prompt_tokens), f64::from(tokens)))
-        };
-        let first = match state.replaced {
-            Some((first, _, tokens)) => charge(first as usize, tokens),
-            None => Some(0.0),
-        };
-        let usd = charge(index, state.generated)
-            .zip(first)
-            .map(|(last, first)| last + first);
-        sums.usd = sums.usd.zip(usd).map(|(sum, usd)| sum + usd);
-    }
-    sums
 }
 
 /// The results as JSON with a fixed order of keys: the same runs give the same bytes.

@@ -8,7 +8,7 @@
 use equipoise_fleet::{CongestionPrice, EngineSample, FleetDelta, PeerLoad};
 use equipoise_policy::SettingsError;
 use equipoise_scheduler::{Action, Event, Request, Scheduler, SchedulerConfig};
-use equipoise_types::{InstanceId, RandomStream, RequestId, Timestamp};
+use equipoise_types::{InstanceId, RandomStream, Timestamp};
 use serde::Serialize;
 
 use crate::feed::{Feed, NoSink, Sink};
@@ -53,8 +53,6 @@ pub(crate) struct Routers<S> {
     first: Feed<S>,
     others: Vec<Feed<NoSink>>,
     last_timer: Vec<Option<Timestamp>>,
-    /// By request: where it came to.
-    homes: Vec<u32>,
     spread: RandomStream,
     /// By instance.
     prices: Vec<CongestionPrice>,
@@ -81,7 +79,6 @@ impl<S: Sink> Routers<S> {
             },
             others,
             last_timer: vec![None; options.count as usize],
-            homes: Vec::new(),
             spread: seeds.derive("spread"),
             prices: Vec::new(),
             away: vec![false; options.count as usize],
@@ -139,6 +136,11 @@ impl<S: Sink> Routers<S> {
         }
     }
 
+    /// Whether a decision may come of any event: requests wait somewhere.
+    pub(crate) fn any_queued(&self) -> bool {
+        (0..self.len()).any(|router| self.scheduler(router).queued() > 0)
+    }
+
     /// Gives one router an event and appends what it answers to `actions`, which must be empty.
     pub(crate) fn give(&mut self, router: usize, at: Timestamp, event: Event, actions: &mut Vec<Action>) {
         if event == Event::Timer {
@@ -148,11 +150,6 @@ impl<S: Sink> Routers<S> {
             None => self.first.give(at, event, actions),
             Some(other) => self.others[other].give(at, event, actions),
         }
-    }
-
-    /// Where a request came to.
-    pub(crate) fn home(&self, request: RequestId) -> usize {
-        self.homes.get(request.0 as usize).map_or(0, |home| *home as usize)
     }
 
     /// Who wants to be woken first, and when: later than it was woken last, by `least_sleep`.
@@ -182,7 +179,6 @@ impl<S: Sink> Routers<S> {
             // A balancer passes over whoever does not answer.
             let present = (0..self.len()).map(|step| (drawn + step) % self.len());
             let home = present.into_iter().find(|router| !self.away[*router]).unwrap_or(drawn);
-            self.homes.push(u32::try_from(home).unwrap_or(0));
             match parts.iter_mut().find(|(router, _)| *router == home) {
                 Some((_, part)) => part.push(request),
                 None => parts.push((home, vec![request])),

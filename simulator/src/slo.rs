@@ -1,13 +1,12 @@
 //! An SLO that every request of a run carries, and how well it was kept.
 
-use equipoise_estimate::Bounds;
-use equipoise_scheduler::{Dispatch, Wishes};
-use equipoise_types::{Timestamp, quantile_of_sorted};
+use equipoise_scheduler::Wishes;
+use equipoise_types::Timestamp;
 use serde::Serialize;
 
-use crate::SimulationError;
-use crate::driver::Driver;
-use crate::request::{Ending, RequestState};
+use crate::quantiles::Distribution;
+use crate::request::RequestState;
+use crate::{RequestEnding, SimulationError};
 
 /// What every request asks for. Times count from its arrival at the router.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,35 +58,6 @@ impl SloGoal {
     }
 }
 
-/// What was promised to each request when it was sent.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SloLog {
-    promises: Vec<Option<Promise>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Promise {
-    at: Timestamp,
-    bounds: Bounds,
-}
-
-impl SloLog {
-    /// Notes a dispatch; without a goal nobody will ask.
-    pub(crate) fn note(&mut self, goal: Option<&SloGoal>, now: Timestamp, dispatch: &Dispatch) {
-        if goal.is_none() {
-            return;
-        }
-        let index = dispatch.request.0 as usize;
-        if self.promises.len() <= index {
-            self.promises.resize(index + 1, None);
-        }
-        self.promises[index] = Some(Promise {
-            at: now,
-            bounds: dispatch.estimate.bounds,
-        });
-    }
-}
-
 /// How well the SLO of a run was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SloResult {
@@ -132,31 +102,53 @@ fn wilson(count: u64, of: u64) -> [f64; 2] {
     [((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0)]
 }
 
-impl SloResult {
-    /// Counts a run that has ended.
-    pub(crate) fn of<S>(driver: &Driver<'_, S>, goal: &SloGoal, log: &SloLog) -> Self {
-        let mut uses = Vec::new();
-        let (mut admitted, mut refused, mut violated, mut ttft_within, mut e2e_within) = (0, 0, 0, 0_u64, 0_u64);
-        for (index, (state, record)) in driver.requests.iter().zip(driver.records).enumerate() {
-            let Some(promise) = log.promises.get(index).copied().flatten() else {
-                refused += u64::from(state.ending == Ending::Refused);
-                continue;
-            };
-            admitted += 1;
-            let Some((first, last)) = ends(state) else {
-                // Sent, and never answered: late without end.
-                violated += 1;
-                continue;
-            };
-            let used = goal.use_of(first.secs_since(record.arrival), last.secs_since(record.arrival));
-            violated += u64::from(used > 1.0);
-            ttft_within += u64::from(first.secs_since(promise.at) <= promise.bounds.ttft_s);
-            e2e_within += u64::from(last.secs_since(promise.at) <= promise.bounds.e2e_s);
-            uses.push(used);
+/// Counts requests as they end.
+#[derive(Debug, Default)]
+pub(crate) struct SloTally {
+    admitted: u64,
+    refused: u64,
+    violated: u64,
+    ttft_within: u64,
+    e2e_within: u64,
+    uses: Distribution,
+}
+
+impl SloTally {
+    /// One has ended.
+    pub(crate) fn ended(&mut self, goal: &SloGoal, now: Timestamp, state: &RequestState, ending: RequestEnding) {
+        let Some((promised_at, bounds)) = state.promise else {
+            self.refused += u64::from(matches!(ending, RequestEnding::Refused(_)));
+            return;
+        };
+        self.admitted += 1;
+        if ending != RequestEnding::Finished {
+            // Sent, and never answered: late without end.
+            self.violated += 1;
+            return;
         }
-        uses.sort_by(f64::total_cmp);
+        let (first, last) = (state.first_token_at.unwrap_or(now), now);
+        let arrival = state.record.arrival;
+        let used = goal.use_of(first.secs_since(arrival), last.secs_since(arrival));
+        self.violated += u64::from(used > 1.0);
+        self.ttft_within += u64::from(first.secs_since(promised_at) <= bounds.ttft_s);
+        self.e2e_within += u64::from(last.secs_since(promised_at) <= bounds.e2e_s);
+        self.uses.add(used);
+    }
+}
+
+impl SloResult {
+    /// Of a run that has ended, with so many requests.
+    pub(crate) fn of(goal: &SloGoal, tally: &mut SloTally, offered: u64) -> Self {
         let share = |count: u64, of: u64| if of == 0 { 0.0 } else { count as f64 / of as f64 };
-        let answered = uses.len() as u64;
+        let answered = tally.uses.count();
+        let SloTally {
+            admitted,
+            refused,
+            violated,
+            ttft_within,
+            e2e_within,
+            ..
+        } = *tally;
         Self {
             ttft_s: goal.ttft_s,
             e2e_s: goal.e2e_s,
@@ -167,8 +159,8 @@ impl SloResult {
             violated,
             violated_share: share(violated, admitted),
             violated_share_95: wilson(violated, admitted),
-            goodput_share: share(admitted - violated, driver.requests.len() as u64),
-            p95_of_limit: quantile_of_sorted(&uses, 0.95),
+            goodput_share: share(admitted - violated, offered),
+            p95_of_limit: tally.uses.quantiles([0.95]).map(|[p95]| p95),
             ttft_coverage: (answered > 0).then(|| share(ttft_within, answered)),
             e2e_coverage: (answered > 0).then(|| share(e2e_within, answered)),
         }
@@ -190,14 +182,6 @@ impl SloResult {
             optional(self.ttft_coverage),
             optional(self.e2e_coverage),
         )
-    }
-}
-
-/// When the first and the last token came.
-fn ends(state: &RequestState) -> Option<(Timestamp, Timestamp)> {
-    match state.ending {
-        Ending::Finished(at) => Some((state.first_token_at.unwrap_or(at), at)),
-        _ => None,
     }
 }
 

@@ -6,6 +6,8 @@ use equipoise_trace::{EventLogReader, Lengths, ReadOptions, Workload, WorkloadGe
 use equipoise_types::Timestamp;
 use proptest::prelude::*;
 
+mod identity;
+
 const MODELS: &str = "
     [[model]]
     name = \"fam-3b\"
@@ -130,12 +132,14 @@ fn every_request_ends_once_and_every_millijoule_is_accounted_for() {
 #[test]
 fn the_ledger_agrees_with_the_meter() {
     let (fleet, records, options) = (mixed_fleet(), workload(100, 5.0), SimulationOptions::default());
-    let mut driver = Driver::new(&fleet, fleet.scheduler.clone(), &records, &options, NoSink).expect("a good fleet");
-    driver.run_to_end();
+    let config = fleet.scheduler.clone();
+    let driver = Driver::<_, _, ()>::new(&fleet, config, of_slice(&records), &options, NoSink);
+    let mut driver = driver.expect("a good fleet");
+    driver.run_to_end().expect("in order");
     for instance in &driver.instances {
-        let metered = instance.metered_joules(driver.now);
-        let (measured, _) = instance.totals(driver.now);
-        let difference = measured.as_joules().0 - metered;
+        let metered = instance.joules_until(driver.now);
+        let (attributed, idle) = instance.totals(driver.now);
+        let difference = (attributed + idle).as_joules().0 - metered;
         assert!(difference.abs() < 0.002, "{}: {difference} J off", instance.spec.name);
     }
 }
@@ -638,7 +642,9 @@ fn a_sink_hears_of_every_request_once() {
     };
     let stream = records.iter().cloned().map(Ok);
     let result = simulate_stream(&fleet, stream, &one("equipoise"), &mut sink).expect("runs");
-    assert_eq!(result, simulate(&fleet, &records, &one("equipoise")).expect("runs")[0]);
+    let mut kept = simulate(&fleet, &records, &one("equipoise")).expect("runs").remove(0);
+    assert_eq!(std::mem::take(&mut kept.sent_to).len(), records.len());
+    assert_eq!(result, kept);
     assert!(heard.iter().all(|times| *times == 1));
     assert_eq!((energy, refused), (result.energy.attributed_mj.0, result.refused));
 }

@@ -1,8 +1,10 @@
 //! Load, queue and watts in the course of a run, in a bounded number of intervals.
 
+use equipoise_trace::{TraceError, WorkloadRecord};
 use equipoise_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::RequestSink;
 use crate::driver::Driver;
 use crate::feed::Sink;
 
@@ -159,8 +161,13 @@ impl TimelineLog {
     }
 }
 
-impl<S: Sink> Driver<'_, S> {
-    /// Looks at everything now.
+impl<W, S, R> Driver<'_, W, S, R>
+where
+    W: Iterator<Item = Result<WorkloadRecord, TraceError>>,
+    S: Sink,
+    R: RequestSink,
+{
+    /// Looks at everything now; all instances have been brought up to the present.
     pub(crate) fn glance(&mut self) {
         let (mut running, mut joules, mut serving) = (0.0, 0.0, 0.0);
         for instance in &self.instances {
@@ -183,6 +190,9 @@ impl<S: Sink> Driver<'_, S> {
 
     /// The timeline to the end of the run.
     pub(crate) fn timeline(&mut self) -> Timeline {
+        for instance in 0..self.instances.len() {
+            self.advance(instance);
+        }
         self.glance();
         self.timeline.timeline()
     }

@@ -9,8 +9,11 @@
 mod batch;
 mod elsewhere;
 mod fixed;
+mod steady;
 #[cfg(test)]
 mod tests;
+
+pub use steady::SteadyBatch;
 
 use crate::event::{EngineEvent, EngineRequest, EngineStats, Step, StepPart, SubmitError};
 use crate::kv::{Freed, KvLedger};

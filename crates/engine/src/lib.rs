@@ -24,7 +24,7 @@ mod shape;
 mod step;
 
 pub use deployment::{Batching, Calibration, CalibrationError, Deployment, Link, Precision, Speculation, calibration};
-pub use engine::Engine;
+pub use engine::{Engine, SteadyBatch};
 pub use event::{EngineEvent, EngineRequest, EngineStats, Step, StepPart, SubmitError};
 pub use gpu::{Generation, GpuSpec, gpu, gpus};
 pub use measured::{FitError, MeasuredError, MeasuredTable, MeasuredTier, measured_table, measured_tier};

@@ -2,9 +2,11 @@
 
 use equipoise_config::{AutoscalingConfig, AutoscalingTarget};
 use equipoise_fleet::FleetDelta;
+use equipoise_trace::{TraceError, WorkloadRecord};
 use equipoise_types::{InstanceId, Timestamp};
 
 use super::{Change, span};
+use crate::RequestSink;
 use crate::driver::Driver;
 use crate::feed::Sink;
 use crate::happening::Happening;
@@ -71,7 +73,12 @@ impl ScaledPool {
     }
 }
 
-impl<S: Sink> Driver<'_, S> {
+impl<W, S, R> Driver<'_, W, S, R>
+where
+    W: Iterator<Item = Result<WorkloadRecord, TraceError>>,
+    S: Sink,
+    R: RequestSink,
+{
     /// What is beyond the pool's least is off at the start.
     pub(super) fn begin_pool(&mut self, pool: usize) {
         let members = 0..self.conditions.pools[pool].members.len();

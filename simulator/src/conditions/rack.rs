@@ -6,8 +6,10 @@
 //! below the cap as long as a step is shorter than an interval.
 
 use equipoise_config::RackConfig;
+use equipoise_trace::{TraceError, WorkloadRecord};
 
 use super::Change;
+use crate::RequestSink;
 use crate::driver::Driver;
 use crate::feed::Sink;
 use crate::happening::Happening;
@@ -57,8 +59,16 @@ fn allotment(cap_watts: f64, idle: &[f64], wanted: &[f64]) -> Vec<f64> {
         .collect()
 }
 
-impl<S: Sink> Driver<'_, S> {
+impl<W, S, R> Driver<'_, W, S, R>
+where
+    W: Iterator<Item = Result<WorkloadRecord, TraceError>>,
+    S: Sink,
+    R: RequestSink,
+{
     pub(super) fn allot(&mut self, rack: usize) {
+        for instance in self.conditions.racks[rack].config.instances.clone() {
+            self.advance(instance);
+        }
         let CappedRack { config, last } = &mut self.conditions.racks[rack];
         let (mut idle, mut wanted) = (Vec::new(), Vec::new());
         for instance in &config.instances {

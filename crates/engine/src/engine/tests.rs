@@ -427,6 +427,70 @@ proptest! {
     }
 
     #[test]
+    fn steady_steps_taken_at_once_are_those_taken_one_by_one(
+        requests in proptest::collection::vec((1_u32..60, 1_u32..40, 0_u32..12), 1..12),
+        blocks in 25_u32..60,
+        seqs in 1_u32..8,
+        budget in 1_u32..80,
+        portion in 1_u32..9,
+    ) {
+        let limits = EngineLimits {
+            max_num_seqs: seqs,
+            max_num_batched_tokens: budget,
+            block_tokens: 4,
+            num_gpu_blocks: Some(blocks),
+            ..EngineLimits::default()
+        };
+        let mut one_by_one = Engine::new(step_model(limits));
+        let mut at_once = one_by_one.clone();
+        let (mut coming, mut events, mut skipped) = (requests.iter().enumerate(), Vec::new(), 0);
+        for turn in 0_u32.. {
+            if let Some((id, &(prompt, output, every))) = coming.clone().next()
+                && (one_by_one.is_idle() || turn.is_multiple_of(every + 1))
+            {
+                let submitted = request(id as u64, prompt, output);
+                prop_assert_eq!(one_by_one.submit(submitted), at_once.submit(submitted));
+                coming.next();
+            }
+            if let Some(steady) = at_once.steady() {
+                let steps = portion.min(steady.steps);
+                let mut contexts = Vec::new();
+                at_once.skip(steps, false, |id, context| contexts.push((id, context)));
+                skipped += steps;
+                for step in 0..steps {
+                    let taken = one_by_one.begin_step().expect("a step").work;
+                    let kv_tokens = steady.kv_tokens + u64::from(steady.seqs * step);
+                    prop_assert_eq!((taken.decode_seqs, taken.kv_tokens, taken.prefill_tokens), (steady.seqs, kv_tokens, 0));
+                    if step == 0 {
+                        let parts = one_by_one.step_parts().iter().map(|part| (part.id, part.kv_tokens));
+                        prop_assert_eq!(parts.collect::<Vec<_>>(), contexts.clone());
+                    }
+                    events.clear();
+                    one_by_one.end_step(&mut events);
+                    let only_tokens = events.iter().all(|event| matches!(event, EngineEvent::Token { .. }));
+                    prop_assert!(only_tokens);
+                }
+            } else {
+                prop_assert_eq!(one_by_one.begin_step(), at_once.begin_step());
+                let mut others = Vec::new();
+                events.clear();
+                one_by_one.end_step(&mut events);
+                at_once.end_step(&mut others);
+                prop_assert_eq!(&events, &others);
+            }
+            prop_assert_eq!(one_by_one.stats(), at_once.stats());
+            check_ledgers(&at_once)?;
+            if coming.len() == 0 && one_by_one.is_idle() {
+                break;
+            }
+        }
+        prop_assert!(at_once.is_idle());
+        // Where answers are long and memory is not short, that is most of them.
+        let tokens: u32 = requests.iter().map(|(_, output, _)| output).sum();
+        prop_assert!(requests.len() > 1 || tokens < 4 || skipped + 4 >= tokens, "{} of {}", skipped, tokens);
+    }
+
+    #[test]
     fn an_opaque_box_ends_every_request_once(acts in acts(), seqs in 1_u32..5) {
         let limits = EngineLimits { max_num_seqs: seqs, ..EngineLimits::default() };
         drive(StepModel::fixed(0.0037, limits), &acts)?;
