@@ -18,6 +18,7 @@ use equipoise_scheduler::{Action, Event, Prefix, Request, SchedulerConfig, Wishe
 use equipoise_trace::{MOONCAKE_BLOCK_TOKENS, TraceError, WorkloadRecord};
 use equipoise_types::{RandomStream, Timestamp};
 
+use crate::conditions::Conditions;
 use crate::feed::Sink;
 use crate::happening::{Happening, Planned};
 use crate::instance::{Progress, SimulatedInstance};
@@ -25,6 +26,7 @@ use crate::options::LONGEST_YEARS;
 use crate::request::Requests;
 use crate::routers::Routers;
 use crate::tally::Tally;
+use crate::timeline::TimelineLog;
 use crate::{PolicyResult, RequestEnding, RequestSink, SimulationError, SimulationOptions};
 
 /// Where a scheduler asks to be woken at a time that has come already, it is woken this much later.
@@ -36,10 +38,10 @@ const LEAST_SLEEP: Duration = Duration::from_millis(1);
 pub(crate) struct Driver<'a, W, S, R> {
     workload: W,
     /// The next request of the workload.
-    next: Option<WorkloadRecord>,
+    pub(crate) next: Option<WorkloadRecord>,
     read: u64,
     pub(crate) options: &'a SimulationOptions,
-    hop: Duration,
+    pub(crate) hop: Duration,
     telemetry_interval: Duration,
     pub(crate) routers: Routers<S>,
     /// By instance id.
@@ -48,6 +50,8 @@ pub(crate) struct Driver<'a, W, S, R> {
     quiet_until: Vec<Timestamp>,
     pub(crate) requests: Requests,
     tally: Tally,
+    pub(crate) timeline: TimelineLog,
+    pub(crate) conditions: Conditions,
     told: Option<&'a mut R>,
     heap: BinaryHeap<Reverse<Planned>>,
     /// Progress on its way, where each step is an event.
@@ -59,7 +63,7 @@ pub(crate) struct Driver<'a, W, S, R> {
     /// When all instances are sampled next.
     next_sample: Timestamp,
     /// Whether any instance has changed since they were sampled last.
-    changed: bool,
+    pub(crate) changed: bool,
     // Reused buffers.
     actions: Vec<Action>,
     engine_events: Vec<EngineEvent>,
@@ -114,6 +118,8 @@ where
             quiet_until: vec![Timestamp::MAX; fleet.instances.len()],
             requests: Requests::default(),
             tally: Tally::new(fleet.instances.len(), false),
+            timeline: TimelineLog::default(),
+            conditions: Conditions::new(&options.conditions, fleet.instances.len(), options.seed),
             told: None,
             heap: BinaryHeap::new(),
             progress: BinaryHeap::new(),
@@ -144,6 +150,7 @@ where
             let instance = SimulatedInstance::new(declared, slowness, driver.hop, options.step_by_step)?;
             driver.instances.push(instance);
         }
+        driver.begin_conditions();
         Ok(driver)
     }
 
@@ -162,8 +169,9 @@ where
     /// Runs to the end of the last request.
     pub(crate) fn run(mut self) -> Result<(PolicyResult, S), SimulationError> {
         self.run_to_end()?;
+        let timeline = self.timeline();
         let config = self.routers.first().config();
-        let result = PolicyResult::of(self.now, self.tally, &self.instances, self.options, config);
+        let result = PolicyResult::of(self.now, self.tally, &self.instances, self.options, config, timeline);
         Ok((result, self.routers.into_sink()))
     }
 
@@ -230,7 +238,13 @@ where
         Timestamp::MAX
     }
 
-    fn plan(&mut self, at: Timestamp, happening: Happening) {
+    /// Requests that have arrived, and that have ended.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let arrived = self.requests.arrived();
+        (arrived, arrived - self.requests.open() as u64)
+    }
+
+    pub(crate) fn plan(&mut self, at: Timestamp, happening: Happening) {
         self.heap.push(Reverse(Planned::new(at, self.sequence, happening)));
         self.sequence += 1;
     }
@@ -264,6 +278,10 @@ where
                     self.requests.at_mut(place).home = u32::try_from(router).unwrap_or(0);
                 }
             }
+            if self.routers.is_away(router) {
+                batch.iter().for_each(|request| self.refuse(request.id, "router_away"));
+                continue;
+            }
             self.give(router, Event::Arrived(batch));
         }
         Ok(())
@@ -276,10 +294,12 @@ where
             Happening::Report { request, kind, .. } => self.report(request, kind),
             Happening::Samples(samples) => {
                 for (index, sample) in samples.into_iter().enumerate() {
+                    let Some(sample) = sample else { continue };
                     let name = self.instances[index].spec.name.clone();
                     self.give(0, Event::Fleet(FleetDelta::Sample { name, sample }));
                 }
             }
+            Happening::Change(change) => self.change(change),
             Happening::Fleet(report) => {
                 for router in 0..self.routers.len() {
                     for delta in self.routers.deltas(&report, router, self.now, &self.instances) {
@@ -303,22 +323,33 @@ where
         self.changed = false;
         self.now = self.next_sample.max(self.now);
         self.next_sample += self.telemetry_interval;
-        let (now, hop_s) = (self.now, self.options.hop_s);
+        let now = self.now;
         for instance in 0..self.instances.len() {
             self.advance(instance);
         }
-        if self.routers.len() > 1 {
+        self.glance();
+        let several = self.routers.len() > 1;
+        if several {
             self.hear(Timestamp(now.0 + 1));
-            let age_s = self.options.routers.state_age_s;
-            let report = self.routers.report(now, &mut self.instances, &mut self.requests, age_s);
-            self.plan(now + Duration::from_secs_f64(age_s), Happening::Fleet(report));
-            return;
         }
+        let age_s = if several {
+            self.options.routers.state_age_s
+        } else {
+            self.options.hop_s
+        };
         let (instances, requests) = (&mut self.instances, &mut self.requests);
         let samples = instances
             .iter_mut()
-            .map(|instance| instance.sample(now, hop_s, requests));
+            .map(|instance| instance.sample(now, age_s, requests));
         let samples = samples.collect();
+        let Some(samples) = self.conditions.pass(now, samples) else {
+            return;
+        };
+        if several {
+            let report = self.routers.report(now, samples);
+            self.plan(now + Duration::from_secs_f64(age_s), Happening::Fleet(report));
+            return;
+        }
         self.plan(now + self.hop, Happening::Samples(samples));
     }
 }

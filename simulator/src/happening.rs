@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use equipoise_fleet::EngineSample;
 use equipoise_types::{RequestId, Timestamp};
 
+use crate::conditions::Change;
 use crate::routers::FleetReport;
 
 /// Something that will happen. Not among them: arrivals, which come from the workload, in order; the taking of samples,
@@ -21,10 +22,12 @@ pub(crate) enum Happening {
         request: RequestId,
         kind: ReportKind,
     },
-    /// Samples of all instances reach the router.
-    Samples(Vec<EngineSample>),
+    /// Samples of all instances, as far as they come through, reach the router.
+    Samples(Vec<Option<EngineSample>>),
     /// The fleet's state reaches each of several routers.
     Fleet(FleetReport),
+    /// A condition of the run changes.
+    Change(Change),
 }
 
 /// What an instance says of one request, beside its progress.
@@ -33,6 +36,8 @@ pub(crate) enum ReportKind {
     FirstToken,
     Finished,
     Refused,
+    /// The connection broke, or was never made.
+    Lost,
 }
 
 impl Happening {
@@ -46,6 +51,7 @@ impl Happening {
             Self::Report { instance, .. } => (2, *instance),
             Self::Samples(_) => (3, 0),
             Self::Fleet(_) => (4, 0),
+            Self::Change(_) => (5, 0),
         }
     }
 }

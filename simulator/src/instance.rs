@@ -14,6 +14,7 @@ use equipoise_types::{MilliJoules, RequestId, Timestamp, Watts};
 use crate::SimulationError;
 use crate::meter::{Meter, Shares};
 use crate::mismatch::Slowness;
+use crate::pace::Pace;
 use crate::prefix::PrefixCache;
 use crate::request::{Place, Requests};
 use run::Run;
@@ -32,8 +33,15 @@ pub(crate) struct SimulatedInstance {
     pub(crate) prefixes: PrefixCache,
     terms: EnergyTerms,
     meter: Meter,
-    /// How far its steps are from its model, if they are.
-    slowness: Option<Slowness>,
+    declared_idle_watts: f64,
+    /// How fast its steps are.
+    pub(crate) pace: Pace,
+    /// Its process is gone.
+    crashed: bool,
+    /// The control plane knows of it.
+    registered: bool,
+    /// Who left in the middle of the running step.
+    gone: Vec<RequestId>,
     /// Each step is begun and ended on its own.
     step_by_step: bool,
     /// Way back to the router.
@@ -53,8 +61,12 @@ pub(crate) struct SimulatedInstance {
 #[derive(Clone, Copy, Debug)]
 struct RunningStep {
     step: Step,
-    /// Times of this step are so much longer than the model's.
+    /// The step takes so many times as long as the model says...
     stretch: f64,
+    /// ...draws this...
+    watts: f64,
+    /// ...and takes this energy.
+    joules: f64,
     began: Timestamp,
     ends: Timestamp,
 }
@@ -89,7 +101,11 @@ impl SimulatedInstance {
             prefixes: PrefixCache::new(prefix_blocks),
             terms: model.energy_terms(),
             meter: Meter::new(model.idle_watts().0),
-            slowness,
+            declared_idle_watts: model.idle_watts().0,
+            pace: Pace::new(slowness, model.idle_watts().0),
+            crashed: false,
+            registered: true,
+            gone: Vec::new(),
             step_by_step,
             hop,
             engine: Engine::new(model),
@@ -118,7 +134,7 @@ impl SimulatedInstance {
         let running = self.step.as_ref()?;
         let ends = match &self.run {
             // How long the steps after this one are is decided when they begin.
-            Some(_) if self.slowness.is_some() => running.ends,
+            Some(_) if self.pace.varies() => running.ends,
             Some(run) => run.visible_from(running, self.engine.model()),
             None => running.ends,
         };
@@ -141,6 +157,7 @@ impl SimulatedInstance {
             return false;
         };
         (running.step, running.ends) = (step, now);
+        running.joules = running.stretch * step.cost.joules.0;
         true
     }
 
@@ -166,10 +183,20 @@ impl SimulatedInstance {
     fn start(&mut self, now: Timestamp, step: Step) {
         self.meter.idle(self.idle_since, now);
         self.idle_since = now;
-        let stretch = self.slowness.as_mut().map_or(1.0, |slowness| slowness.factor(now));
+        let pace = self.pace.of(now, &step.cost);
+        let stretch = pace.stretch * pace.throttle;
+        // Watts are the model's, or the limit; a step that takes longer draws them for longer.
+        let watts = self.pace.watts(&step.cost, pace);
+        let joules = if pace.throttle > 1.0 {
+            watts * stretch * step.cost.seconds
+        } else {
+            stretch * step.cost.joules.0
+        };
         self.step = Some(RunningStep {
             step,
             stretch,
+            watts,
+            joules,
             began: now,
             ends: Timestamp(now.0.saturating_add(nanos(stretch * step.cost.seconds))),
         });
@@ -178,12 +205,11 @@ impl SimulatedInstance {
     /// Takes the end of the running step into the meter and the clock. What is left is who pays.
     fn finish_step(&mut self, now: Timestamp) -> Option<(Step, Shares)> {
         let RunningStep {
-            step, stretch, began, ..
+            step, joules, began, ..
         } = self.step.take()?;
         self.idle_since = now;
         self.busy_nanos += now.0 - began.0;
-        // Watts are the model's; a step that takes longer draws them for longer.
-        let shares = Shares::of(stretch * step.cost.joules.0, &self.terms, &step.work);
+        let shares = Shares::of(joules, &self.terms, &step.work);
         Some((step, shares))
     }
 
@@ -196,11 +222,19 @@ impl SimulatedInstance {
             let mut whole = 0;
             for part in self.engine.step_parts() {
                 let share = shares.share(part);
+                if self.gone.contains(&part.id) {
+                    self.meter.lose(share);
+                    continue;
+                }
+                if part.prefill_tokens > 0 {
+                    self.meter.prefill(share);
+                }
                 whole += share;
                 requests.at_mut(Place::of_engine_id(part.id)).picojoules += share;
             }
             self.meter.busy(whole);
         }
+        self.gone.clear();
         self.engine.end_step(events);
     }
 
@@ -227,7 +261,7 @@ impl SimulatedInstance {
             return next.at;
         }
         match (&self.run, &self.step) {
-            (Some(run), Some(running)) => run.next_progress(running, self.slowness.is_none()) + self.hop,
+            (Some(run), Some(running)) => run.next_progress(running, !self.pace.varies()) + self.hop,
             _ => Timestamp::MAX,
         }
     }
@@ -235,25 +269,110 @@ impl SimulatedInstance {
     /// What the running step has drawn so far, or what was drawn since the last one, joules.
     fn open_joules(&self, now: Timestamp) -> f64 {
         match &self.step {
-            Some(running) => running.step.cost.watts.0 * now.secs_since(running.began),
+            Some(running) => running.watts * now.secs_since(running.began),
             None => self.meter.idle_watts * now.secs_since(self.idle_since),
         }
     }
 
-    /// What its metrics page and its power meter would say now; it has been brought up to the present. `hop_s` is how old that
-    /// will be on arrival.
-    pub(crate) fn sample(&mut self, now: Timestamp, hop_s: f64, requests: &mut Requests) -> EngineSample {
+    /// Everybody's connection breaks: its process is gone. It has been brought up to the present. What the step that it was in
+    /// has drawn is nobody's. Whom it served.
+    pub(crate) fn crash(&mut self, now: Timestamp, requests: &mut Requests) -> Vec<Place> {
+        self.interrupt(requests);
+        self.crashed = true;
+        if let Some(running) = self.step.take() {
+            self.meter.lose_joules(running.watts * now.secs_since(running.began));
+            self.busy_nanos += now.0 - running.began.0;
+            self.idle_since = now;
+        }
+        let mut lost = Vec::new();
+        for id in self.engine.request_ids() {
+            self.engine.abort(id);
+            let place = Place::of_engine_id(id);
+            self.settle(place, requests);
+            lost.push(place);
+        }
+        // Of nobody: ends what it was in, without an event.
+        self.engine.end_step(&mut Vec::new());
+        self.gone.clear();
+        self.prefixes.clear();
+        lost
+    }
+
+    /// A client has left: its request is taken out of the engine, which has been brought up to the present. True where a run
+    /// was broken off for it.
+    pub(crate) fn drop_request(&mut self, place: Place, requests: &mut Requests) -> bool {
+        let interrupted = self.interrupt(requests);
+        let id = place.engine_id();
+        if self.engine.abort(id) {
+            self.settle(place, requests);
+            if self.step.is_some() {
+                self.gone.push(id);
+            }
+        }
+        interrupted
+    }
+
+    /// Its process is back.
+    pub(crate) fn recover(&mut self) {
+        self.crashed = false;
+    }
+
+    /// Whether its process runs.
+    pub(crate) fn is_up(&self) -> bool {
+        !self.crashed
+    }
+
+    /// Whether it takes requests.
+    pub(crate) fn can_serve(&self) -> bool {
+        self.registered && !self.crashed
+    }
+
+    /// The control plane hears of it, or that it is gone.
+    pub(crate) fn register(&mut self, registered: bool) {
+        self.registered = registered;
+    }
+
+    /// Whether the control plane knows of it.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.registered
+    }
+
+    /// Power on or off, between steps.
+    pub(crate) fn switch(&mut self, now: Timestamp, on: bool) {
+        if self.step.is_none() {
+            self.meter.idle(self.idle_since, now);
+            self.idle_since = now;
+        }
+        self.meter.idle_watts = if on { self.declared_idle_watts } else { 0.0 };
+    }
+
+    /// What it draws between steps while it is on.
+    pub(crate) fn declared_idle_watts(&self) -> f64 {
+        self.declared_idle_watts
+    }
+
+    /// All energy drawn until `now`, joules, the running step in proportion. It has been brought up to the present.
+    pub(crate) fn joules_until(&self, now: Timestamp) -> f64 {
+        self.meter.joules(self.open_joules(now))
+    }
+
+    /// What its metrics page and its power meter would say now; nothing where it is not registered. It has been brought up to
+    /// the present. `hop_s` is how old that will be on arrival.
+    pub(crate) fn sample(&mut self, now: Timestamp, hop_s: f64, requests: &mut Requests) -> Option<EngineSample> {
+        if !self.registered {
+            return None;
+        }
         self.tell_engine(true, requests);
         let stats = self.engine.stats();
         let open_joules = self.open_joules(now);
-        EngineSample {
-            healthy: true,
+        Some(EngineSample {
+            healthy: !self.crashed,
             running: stats.running,
             waiting: stats.waiting,
             kv_usage: stats.kv_usage,
             power: self.meter.sample(now, open_joules).map(Watts),
             age_s: hop_s,
-        }
+        })
     }
 
     /// Seconds in which a step ran.
@@ -271,10 +390,9 @@ impl SimulatedInstance {
         self.meter.totals(open_joules)
     }
 
-    /// The same as a real number, to hold against [`Self::totals`].
-    #[cfg(test)]
-    pub(crate) fn metered_joules(&self, now: Timestamp) -> f64 {
-        self.meter.joules(self.open_joules(now))
+    /// Of the attributed, that of prompts; and what is nobody's.
+    pub(crate) fn energy_parts(&self) -> (MilliJoules, MilliJoules) {
+        self.meter.parts()
     }
 }
 

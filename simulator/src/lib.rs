@@ -10,6 +10,8 @@
 //! inputs give the same bytes. Does not belong here: tokio, services, command lines, policies.
 
 mod cascade;
+mod conditions;
+mod distribution;
 mod driver;
 mod feed;
 mod happening;
@@ -17,29 +19,46 @@ mod instance;
 mod meter;
 mod mismatch;
 mod options;
+mod outcome;
+mod pace;
+mod parallel;
 mod prefix;
 mod prompts;
 mod quantiles;
 mod replay;
+mod report;
 mod request;
 mod result;
 mod routers;
+mod scenario;
 mod sink;
 mod slo;
+mod sweep;
 mod table;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
+pub use conditions::ConditionOptions;
+pub use distribution::Distribution;
 pub use mismatch::{Mismatch, STALL};
 pub use options::{SimulationError, SimulationOptions};
+pub use outcome::{
+    Distributions, EnergyByCause, FacilityFigures, FaultSpan, RunFigures, RunOutcome, SloFigures, Spread,
+};
+pub use parallel::{cores, parallel_map};
 pub use prompts::{Answer, AnsweredPrompt, PromptError, PromptSet, Questions};
 pub use replay::{Difference, ReplayReport, replay};
+pub use report::{Report, render_report};
 pub use result::{EnergyTotals, InstanceResult, ModelShare, Percentiles, PolicyResult, to_json};
 pub use routers::RouterOptions;
+pub use scenario::{Scenario, ScenarioCell, ScenarioError};
 pub use sink::{RequestEnding, RequestRecord, RequestSink};
 pub use slo::{SloGoal, SloResult};
+pub use sweep::{CellDone, MergedSweep, Shard, SweepError, run_sweep};
 pub use table::render_table;
+pub use timeline::Timeline;
 
 use std::io::Write;
 use std::num::NonZeroUsize;

@@ -64,6 +64,10 @@ pub(crate) struct Meter {
     pub(crate) idle_watts: f64,
     /// Of all steps, picojoules.
     busy: u128,
+    /// Of these, of those whose prompts were computed.
+    prefill: u128,
+    /// Of steps that nobody was left in, picojoules.
+    lost: u128,
     /// Of requests that have left, what does not make a millijoule yet: the next one's.
     carry: u128,
     attributed: MilliJoules,
@@ -90,6 +94,28 @@ impl Meter {
         self.busy += picojoules;
     }
 
+    /// Of what [`Self::busy`] was told: for prompts.
+    pub(crate) fn prefill(&mut self, picojoules: u128) {
+        self.prefill += picojoules;
+    }
+
+    /// Drawn for somebody who is gone.
+    pub(crate) fn lose(&mut self, picojoules: u128) {
+        self.lost += picojoules;
+    }
+
+    /// Drawn in a step that broke off, joules.
+    pub(crate) fn lose_joules(&mut self, joules: f64) {
+        self.lose((joules.max(0.0) * PICOJOULES_PER_JOULE) as u128);
+    }
+
+    /// Energy of prompts, and of nobody.
+    pub(crate) fn parts(&self) -> (MilliJoules, MilliJoules) {
+        let whole =
+            |picojoules: u128| MilliJoules(u64::try_from(picojoules / PICOJOULES_PER_MILLIJOULE).unwrap_or(u64::MAX));
+        (whole(self.prefill).min(self.attributed), whole(self.lost))
+    }
+
     /// A request leaves the engine: what it is charged with in whole millijoules.
     pub(crate) fn settle(&mut self, picojoules: u128) -> MilliJoules {
         let exact = picojoules + self.carry;
@@ -101,7 +127,7 @@ impl Meter {
 
     /// All energy drawn so far, joules, beside `open` of what goes on.
     pub(crate) fn joules(&self, open: f64) -> f64 {
-        self.busy as f64 / PICOJOULES_PER_JOULE + self.idle_joules + open
+        (self.busy + self.lost) as f64 / PICOJOULES_PER_JOULE + self.idle_joules + open
     }
 
     /// Mean draw since it was asked last, watts; `None` where nothing is known of it.

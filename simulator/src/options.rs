@@ -9,7 +9,7 @@ use equipoise_scheduler::Target;
 use equipoise_trace::TraceError;
 
 use crate::routers::RouterOptions;
-use crate::{Answer, Mismatch, Questions, SloGoal};
+use crate::{Answer, ConditionOptions, Mismatch, Questions, SloGoal};
 
 /// Latest arrival, years. The clock counts nanoseconds in 64 bits, 584 years.
 pub(crate) const LONGEST_YEARS: f64 = 250.0;
@@ -44,6 +44,8 @@ pub struct SimulationOptions {
     pub feedback_share: f64,
     /// Routers that share the work, and what they know of one another.
     pub routers: RouterOptions,
+    /// Faults, autoscaling, power caps.
+    pub conditions: ConditionOptions,
     /// Takes every engine step on its own, through the queue of events. Slow, and the same results bit for bit: for tests.
     pub step_by_step: bool,
 }
@@ -63,6 +65,7 @@ impl Default for SimulationOptions {
             slo: None,
             feedback_share: 0.0,
             routers: RouterOptions::default(),
+            conditions: ConditionOptions::default(),
             step_by_step: false,
         }
     }

@@ -26,6 +26,12 @@ impl PrefixCache {
         }
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.used_at.clear();
+        self.by_use.clear();
+    }
+
     /// How many leading blocks of the prompt are there; afterwards all of them are.
     pub(crate) fn admit(&mut self, blocks: &[u64]) -> usize {
         let hits = blocks

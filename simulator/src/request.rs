@@ -77,6 +77,13 @@ impl RequestState {
         (self.decision, self.held) = (Some(decision), held);
     }
 
+    /// Its instance is gone, and it is to be sent again. What it took there is that instance's, for nothing.
+    pub(crate) fn start_again(&mut self) {
+        self.instance = None;
+        self.energy = MilliJoules::ZERO;
+        (self.picojoules, self.generated, self.reported, self.held) = (0, 0, 0, false);
+    }
+
     /// Notes the first token.
     pub(crate) fn first_token(&mut self, now: Timestamp) {
         self.generated = 1;

@@ -10,7 +10,7 @@ use crate::instance::SimulatedInstance;
 use crate::quantiles::Distribution;
 use crate::routers::RouterOptions;
 use crate::tally::Tally;
-use crate::{SimulationOptions, SloResult};
+use crate::{SimulationOptions, SloResult, Timeline};
 
 /// One policy's run. Times are as a client behind the router sees them, from arrival.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,6 +81,9 @@ pub struct PolicyResult {
     pub models: Vec<ModelShare>,
     /// Every instance, in order of the fleet file.
     pub instances: Vec<InstanceResult>,
+    /// The course of time.
+    #[serde(skip)]
+    pub timeline: Timeline,
     /// By request: the instance that it was sent to last, as an index into `instances`. Empty after
     /// [`simulate_stream`](crate::simulate_stream), which keeps nothing of a request.
     #[serde(skip)]
@@ -110,6 +113,8 @@ pub struct EnergyTotals {
     pub measured_mj: MilliJoules,
     /// Steps, split over the requests in them, refused ones included.
     pub attributed_mj: MilliJoules,
+    /// Of the attributed: for computing prompts, by the shares of those who had some computed in a step.
+    pub prefill_mj: MilliJoules,
     /// Between steps.
     pub idle_mj: MilliJoules,
     /// Steps without anybody in them.
@@ -166,6 +171,7 @@ impl EnergyTotals {
     fn add(&mut self, other: Self) {
         self.measured_mj += other.measured_mj;
         self.attributed_mj += other.attributed_mj;
+        self.prefill_mj += other.prefill_mj;
         self.idle_mj += other.idle_mj;
         self.unattributed_mj += other.unattributed_mj;
     }
@@ -185,6 +191,7 @@ impl PolicyResult {
         instances: &[SimulatedInstance],
         options: &SimulationOptions,
         config: &SchedulerConfig,
+        timeline: Timeline,
     ) -> Self {
         let duration_s = now.as_secs_f64();
         let finished = tally.finished as f64;
@@ -260,6 +267,7 @@ impl PolicyResult {
                 })
                 .collect(),
             instances: results,
+            timeline,
             sent_to: tally.sent_to.unwrap_or_default(),
         }
     }
@@ -270,6 +278,7 @@ impl InstanceResult {
     fn of(now: Timestamp, instance: &SimulatedInstance) -> Self {
         let duration_s = now.as_secs_f64();
         let (attributed_mj, idle_mj) = instance.totals(now);
+        let (prefill_mj, unattributed_mj) = instance.energy_parts();
         Self {
             instance: instance.spec.name.clone(),
             model: instance.spec.model.name.clone(),
@@ -283,10 +292,11 @@ impl InstanceResult {
             },
             preemptions: instance.engine.stats().preemptions_total,
             energy: EnergyTotals {
-                measured_mj: attributed_mj + idle_mj,
+                measured_mj: attributed_mj + idle_mj + unattributed_mj,
                 attributed_mj,
+                prefill_mj,
                 idle_mj,
-                unattributed_mj: MilliJoules::ZERO,
+                unattributed_mj,
             },
         }
     }

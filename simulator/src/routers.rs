@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use crate::feed::{Feed, NoSink, Sink};
 use crate::instance::SimulatedInstance;
-use crate::request::Requests;
 
 /// How many routers share the work, and what they know of one another.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -41,7 +40,7 @@ impl Default for RouterOptions {
 pub(crate) struct FleetReport {
     taken_at: Timestamp,
     /// By instance.
-    samples: Vec<EngineSample>,
+    samples: Vec<Option<EngineSample>>,
     /// By instance.
     prices: Vec<f64>,
     /// By router, then by instance.
@@ -57,6 +56,8 @@ pub(crate) struct Routers<S> {
     spread: RandomStream,
     /// By instance.
     prices: Vec<CongestionPrice>,
+    /// By router: its process is gone.
+    away: Vec<bool>,
 }
 
 impl<S: Sink> Routers<S> {
@@ -80,7 +81,35 @@ impl<S: Sink> Routers<S> {
             last_timer: vec![None; options.count as usize],
             spread: seeds.derive("spread"),
             prices: Vec::new(),
+            away: vec![false; options.count as usize],
         })
+    }
+
+    pub(crate) fn is_away(&self, router: usize) -> bool {
+        self.away[router]
+    }
+
+    pub(crate) fn set_away(&mut self, router: usize, away: bool) {
+        self.away[router] = away;
+    }
+
+    /// A new process with the same settings, that knows nothing.
+    pub(crate) fn restart(&mut self, router: usize) {
+        let fresh = Scheduler::new(self.scheduler(router).config().clone());
+        self.last_timer[router] = None;
+        // Its settings were good before.
+        if let Ok(fresh) = fresh {
+            match router.checked_sub(1) {
+                None => self.first.scheduler = fresh,
+                Some(other) => self.others[other].scheduler = fresh,
+            }
+        }
+    }
+
+    /// Requests that all routers together have out on an instance.
+    pub(crate) fn in_flight(&self, now: Timestamp, instance: InstanceId) -> u32 {
+        let out = |router| self.scheduler(router).fleet().ledger().load(now, instance).in_flight;
+        (0..self.len()).map(out).sum()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -89,6 +118,11 @@ impl<S: Sink> Routers<S> {
 
     pub(crate) fn first(&self) -> &Scheduler {
         &self.first.scheduler
+    }
+
+    /// Requests that wait at any of them.
+    pub(crate) fn queued(&self) -> usize {
+        (0..self.len()).map(|router| self.scheduler(router).queued()).sum()
     }
 
     pub(crate) fn into_sink(self) -> S {
@@ -128,7 +162,10 @@ impl<S: Sink> Routers<S> {
             };
             Some((at, router))
         };
-        (0..self.len()).filter_map(wanted).min()
+        (0..self.len())
+            .filter(|router| !self.away[*router])
+            .filter_map(wanted)
+            .min()
     }
 
     /// Spreads a batch over the routers, in order of arrival.
@@ -138,7 +175,10 @@ impl<S: Sink> Routers<S> {
         }
         let mut parts: Vec<(usize, Vec<Request>)> = Vec::new();
         for request in batch {
-            let home = self.spread.below(self.len());
+            let drawn = self.spread.below(self.len());
+            // A balancer passes over whoever does not answer.
+            let present = (0..self.len()).map(|step| (drawn + step) % self.len());
+            let home = present.into_iter().find(|router| !self.away[*router]).unwrap_or(drawn);
             match parts.iter_mut().find(|(router, _)| *router == home) {
                 Some((_, part)) => part.push(request),
                 None => parts.push((home, vec![request])),
@@ -148,20 +188,12 @@ impl<S: Sink> Routers<S> {
     }
 
     /// What the control plane knows now, to be told later.
-    pub(crate) fn report(
-        &mut self,
-        now: Timestamp,
-        instances: &mut [SimulatedInstance],
-        requests: &mut Requests,
-        age_s: f64,
-    ) -> FleetReport {
-        let samples: Vec<_> = instances
-            .iter_mut()
-            .map(|instance| instance.sample(now, age_s, requests))
-            .collect();
+    pub(crate) fn report(&mut self, now: Timestamp, samples: Vec<Option<EngineSample>>) -> FleetReport {
         self.prices.resize_with(samples.len(), CongestionPrice::default);
         for (price, sample) in self.prices.iter_mut().zip(&samples) {
-            price.observe(now, sample.running, sample.waiting);
+            if let Some(sample) = sample {
+                price.observe(now, sample.running, sample.waiting);
+            }
         }
         let ledger_of = |router: usize| {
             let ledger = self.scheduler(router).fleet().ledger();
@@ -196,9 +228,11 @@ impl<S: Sink> Routers<S> {
     ) -> Vec<FleetDelta> {
         let name = |index: usize| instances[index].spec.name.clone();
         let samples = report.samples.iter().enumerate();
-        let samples = samples.map(|(index, &sample)| FleetDelta::Sample {
-            name: name(index),
-            sample,
+        let samples = samples.filter_map(|(index, sample)| {
+            Some(FleetDelta::Sample {
+                name: name(index),
+                sample: (*sample)?,
+            })
         });
         let peers = (0..report.samples.len()).map(|index| {
             let mut load = PeerLoad {
@@ -207,7 +241,12 @@ impl<S: Sink> Routers<S> {
                 price: report.prices[index],
                 ..PeerLoad::default()
             };
-            for (_, ledger) in report.ledgers.iter().enumerate().filter(|(other, _)| *other != router) {
+            for (_, ledger) in report
+                .ledgers
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != router && !self.away[*other])
+            {
                 load.in_flight += ledger[index].in_flight;
                 load.pending_prefill_tokens += ledger[index].pending_prefill_tokens;
                 load.pending_decode_tokens += ledger[index].pending_decode_tokens;

@@ -137,7 +137,7 @@ fn the_ledger_agrees_with_the_meter() {
     let mut driver = driver.expect("a good fleet");
     driver.run_to_end().expect("in order");
     for instance in &driver.instances {
-        let metered = instance.metered_joules(driver.now);
+        let metered = instance.joules_until(driver.now);
         let (attributed, idle) = instance.totals(driver.now);
         let difference = (attributed + idle).as_joules().0 - metered;
         assert!(difference.abs() < 0.002, "{}: {difference} J off", instance.spec.name);

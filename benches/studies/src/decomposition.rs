@@ -23,7 +23,8 @@ use equipoise_types::RandomStream;
 
 use crate::arm::Arm;
 use crate::setting::{Arrivals, Setting};
-use crate::statistics::Mean;
+use equipoise_simulator::{cores, parallel_map};
+use equipoise_types::Mean;
 
 /// Blocks of a system prompt that requests of one tenant share, 512 tokens each.
 const SHARED_BLOCKS: u64 = 3;
@@ -142,7 +143,7 @@ pub fn parts(
         };
         of_seed(&workload, from, to, shared_prompts)
     };
-    let seeds = crate::parallel::map((1..=seeds).collect(), of);
+    let seeds = parallel_map((1..=seeds).collect(), cores(), of);
     let seeds = seeds.into_iter().collect::<anyhow::Result<Vec<[f64; 5]>>>()?;
     let mean = |part: usize| Mean::of(&seeds.iter().map(|seed| seed[part]).collect::<Vec<f64>>());
     Ok(Parts {

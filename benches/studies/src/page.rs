@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use crate::arm::Family;
 use crate::outcome::Outcome;
-use crate::statistics::Mean;
 use crate::study::{OURS, Study};
 use crate::verdict::{Cell, Standing, thriftiest};
+use equipoise_types::Mean;
 
 /// The claim's opponent: the paper's Balance preset as its experiments ran it.
 pub const BALANCE: &str = "routebalance balance minmax";

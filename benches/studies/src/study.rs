@@ -1,14 +1,15 @@
 //! The study of dominance: every arm in every scenario under every seed, and what it says.
 
+use equipoise_simulator::{cores, parallel_map};
 use serde::Serialize;
 
 use crate::arm::{Arm, Family};
 use crate::decomposition::Parts;
 use crate::outcome::Outcome;
+use crate::scenario;
 use crate::scenario::Scenario;
 use crate::setting::Setting;
 use crate::verdict::{Cell, Standing, best};
-use crate::{parallel, scenario};
 
 /// Everything that came out.
 #[derive(Clone, Debug)]
@@ -71,7 +72,9 @@ pub fn run(
         let jobs: Vec<(usize, u64)> = (0..arms.len())
             .flat_map(|arm| (1..=seeds).map(move |seed| (arm, seed)))
             .collect();
-        let runs = parallel::map(jobs, |(arm, seed)| setting.run(&arms[arm], &scenario.arrivals, seed));
+        let runs = parallel_map(jobs, cores(), |(arm, seed)| {
+            setting.run(&arms[arm], &scenario.arrivals, seed)
+        });
         let runs = runs.into_iter().collect::<anyhow::Result<Vec<Outcome>>>()?;
         let cells = runs.chunks(seeds as usize).enumerate().map(|(arm, runs)| Cell {
             arm,

@@ -1,7 +1,7 @@
 //! Who is ahead of whom on three axes: quality, 95th percentile of the end-to-end time, joules per request.
 
 use crate::outcome::Outcome;
-use crate::statistics::Mean;
+use equipoise_types::Mean;
 
 /// How one arm stands against another, over the same seeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

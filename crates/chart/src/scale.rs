@@ -67,6 +67,8 @@ impl Scale {
     pub fn ticks(self, wanted: usize) -> Vec<f64> {
         match self {
             Self::Linear { low, high } => linear_ticks(low, high, wanted),
+            // Within a factor of a few, equal steps are rounder than decades.
+            Self::Log { low, high } if high < 4.0 * low => linear_ticks(low, high, wanted.saturating_sub(1)),
             Self::Log { low, high } => log_ticks(low, high, wanted),
         }
     }
@@ -166,7 +168,7 @@ mod tests {
             labels(Scale::Log { low: 0.9, high: 1200.0 }, 5),
             ["1", "3", "10", "30", "100", "300", "1000"]
         );
-        assert_eq!(labels(Scale::Log { low: 4.0, high: 9.0 }, 5), ["5", "7"]);
+        assert_eq!(labels(Scale::Log { low: 4.0, high: 9.0 }, 5), ["4", "6", "8"]);
         assert_eq!(
             labels(Scale::Log { low: 1e3, high: 3e7 }, 5),
             ["1000", "10k", "100k", "1M", "10M"]

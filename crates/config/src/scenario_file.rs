@@ -2,6 +2,8 @@
 
 mod arms;
 mod conditions;
+#[cfg(test)]
+mod fuzz;
 mod table;
 #[cfg(test)]
 mod tests;

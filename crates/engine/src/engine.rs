@@ -298,6 +298,12 @@ impl Engine {
         }
     }
 
+    /// Everybody in it, by id.
+    #[must_use]
+    pub fn request_ids(&self) -> Vec<RequestId> {
+        self.ids.keys().copied().collect()
+    }
+
     /// Whether nothing runs and nothing waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -22,6 +22,7 @@ mod scale;
 mod serve_gen;
 mod statistics;
 mod synthesis;
+mod table;
 mod workload;
 mod writer;
 
@@ -36,5 +37,6 @@ pub use scale::{Scaled, Scaling};
 pub use serve_gen::{ServeGenClients, ServeGenOptions, ServeGenRequests};
 pub use statistics::{CountSummary, PrefixSummary, TokenSummary, WorkloadStatistics, WorkloadSummary};
 pub use synthesis::{Arrivals, LengthSource, Synthesis, SyntheticRequests, sample_lengths};
+pub use table::{TableKind, TableValue, TableWriter, read_table};
 pub use workload::Workload;
 pub use writer::{WorkloadWriter, write_workload};

@@ -4,12 +4,14 @@
 //! randomness. Does not belong here: anything that knows what a GPU, a request or a policy is.
 
 mod id;
+mod mean;
 mod random;
 mod statistics;
 mod time;
 mod unit;
 
 pub use id::{DecisionId, InstanceId, ModelId, RequestId};
+pub use mean::Mean;
 pub use random::RandomStream;
 pub use statistics::{Ewma, LogHistogram, quantile_of_sorted};
 pub use time::Timestamp;

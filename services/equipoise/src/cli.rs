@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Emulator(Emulator),
     /// Replay a trace against a described fleet in virtual time, with the router's own decision code.
     Simulate(Simulate),
+    /// Run every combination in a scenario file, on all cores, resumable; join what several machines ran.
+    Sweep(crate::sweep::Options),
     /// Look at workload traces, convert, scale and generate them.
     Trace(crate::trace::Options),
     /// Run a router's event log through the scheduler again and compare every decision.
@@ -198,6 +200,18 @@ pub(crate) struct Emulator {
 
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {
+    /// A scenario file: fleet, workload, policies, seeds, faults and more in one, see docs/scenarios.md.
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "fleet", "trace", "policy", "seed", "requests", "rate", "prompts", "ttft_slo_ms", "e2e_slo_ms", "feedback",
+        "mismatch", "record", "routers",
+    ])]
+    pub(crate) scenario: Option<PathBuf>,
+    /// Also write a report as a page of its own: frontiers, distributions, timelines, energy by cause.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Also write a line for every request as Parquet.
+    #[arg(long = "requests-out", value_name = "FILE.parquet")]
+    pub(crate) requests_file: Option<PathBuf>,
     /// The fleet. Default: the built-in fleet of `up`.
     #[arg(long, value_name = "FILE")]
     pub(crate) fleet: Option<PathBuf>,

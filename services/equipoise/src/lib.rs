@@ -17,10 +17,12 @@ mod predictor;
 mod reload;
 mod replay;
 mod report;
+mod requests;
 mod router;
 mod scheduling;
 mod signal;
 mod simulate;
+mod sweep;
 mod terminal;
 mod trace;
 mod up;
@@ -67,6 +69,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Agent(options) => serve(cli.log_format, agent::run(options)),
         Command::Emulator(options) => serve(cli.log_format, emulator::run(options)),
         Command::Simulate(options) => simulate::run(&options),
+        Command::Sweep(options) => sweep::run(&options),
         Command::Trace(options) => trace::run(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Report(options) => ask(report::run(options)),

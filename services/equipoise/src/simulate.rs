@@ -8,18 +8,25 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use equipoise_config::FleetConfig;
+use equipoise_config::{FacilityConfig, FleetConfig, ScenarioFile};
+use equipoise_energy::DEFAULT_PUE;
 use equipoise_predict::Predictor;
 use equipoise_simulator::{
-    Mismatch, PromptSet, Questions, RouterOptions, SimulationOptions, SloGoal, render_table, simulate,
-    simulate_recorded, to_json,
+    Distributions, Mismatch, PolicyResult, PromptSet, Questions, Report, RequestRecord, RequestSink as _,
+    RouterOptions, RunOutcome, Scenario, SimulationOptions, SloGoal, cores, parallel_map, render_report, render_table,
+    simulate, simulate_recorded, simulate_stream, to_json,
 };
-use equipoise_trace::{Malformed, ReadOptions, ServeGenOptions, Workload, WorkloadGenerator};
+use equipoise_trace::{Malformed, ReadOptions, ServeGenOptions, Workload, WorkloadGenerator, WorkloadRecord};
 
+use crate::requests::RequestFile;
 use crate::terminal::{complain, say};
 use crate::{cli, scheduling};
 
 pub(crate) fn run(options: &cli::Simulate) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &options.scenario {
+        scenario(options, path)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let fleet = scheduling::fleet(options.fleet.as_deref())?;
     let mut workload = workload(options)?;
     for note in &workload.notes {
@@ -59,7 +66,11 @@ pub(crate) fn run(options: &cli::Simulate) -> anyhow::Result<ExitCode> {
         let origin = path.display().to_string();
         simulate_recorded(&fleet, &workload.records, &simulation, BufWriter::new(file), &origin)?;
     }
-    let results = simulate(&fleet, &workload.records, &simulation)?;
+    let results = if options.html.is_some() || options.requests_file.is_some() {
+        reported(options, &fleet, &workload.records, &simulation)?
+    } else {
+        simulate(&fleet, &workload.records, &simulation)?
+    };
     let json = || to_json(&results);
     match options.json.as_deref() {
         Some(path) if path == Path::new("-") => say(json().trim_end()),
@@ -76,6 +87,128 @@ pub(crate) fn run(options: &cli::Simulate) -> anyhow::Result<ExitCode> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the policies and writes what was asked for of every request.
+fn reported(
+    options: &cli::Simulate,
+    fleet: &FleetConfig,
+    records: &[WorkloadRecord],
+    simulation: &SimulationOptions,
+) -> anyhow::Result<Vec<PolicyResult>> {
+    let mut requests = options.requests_file.as_deref().map(RequestFile::create).transpose()?;
+    let run = |policy: &String, file: &mut Option<RequestFile>| {
+        let one = SimulationOptions {
+            policies: vec![policy.clone()],
+            ..simulation.clone()
+        };
+        let mut distributions = Distributions::default();
+        let mut sink = |record: &RequestRecord<'_>| {
+            distributions.request(record);
+            if let Some(file) = file {
+                file.request(record);
+            }
+        };
+        let result = simulate_stream(fleet, records.iter().cloned().map(Ok), &one, &mut sink)?;
+        anyhow::Ok((result, distributions))
+    };
+    // One file takes one run after the other.
+    let runs: Vec<(PolicyResult, Distributions)> = if requests.is_some() {
+        let mut runs = Vec::new();
+        for policy in &options.policy {
+            if let Some(file) = &mut requests {
+                file.begin(policy, options.seed);
+            }
+            runs.push(run(policy, &mut requests)?);
+        }
+        runs
+    } else {
+        let work = |policy: &String| run(policy, &mut None);
+        let runs = parallel_map(options.policy.iter().collect(), cores(), work);
+        runs.into_iter().collect::<anyhow::Result<_>>()?
+    };
+    if let Some(file) = requests {
+        file.finish()?;
+    }
+    if let Some(path) = &options.html {
+        let facility = FacilityConfig {
+            pue: DEFAULT_PUE,
+            carbon_g_per_kwh: Vec::new(),
+        };
+        let outcome = |(result, seen): &(PolicyResult, Distributions)| {
+            RunOutcome::of(&result.policy, None, result, seen.clone(), &facility)
+        };
+        let report = Report {
+            title: "Policies compared".to_owned(),
+            notes: notes(options, fleet, records.len(), simulation),
+            runs: runs.iter().map(outcome).collect(),
+        };
+        write_page(path, &report)?;
+    }
+    Ok(runs.into_iter().map(|(result, _)| result).collect())
+}
+
+/// What was simulated, in words.
+fn notes(options: &cli::Simulate, fleet: &FleetConfig, requests: usize, simulation: &SimulationOptions) -> Vec<String> {
+    let name = |path: &Path| {
+        path.file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    };
+    let file = options
+        .fleet
+        .as_deref()
+        .map_or_else(|| "the built-in fleet".to_owned(), name);
+    let source = options.trace.as_deref().map_or_else(
+        || format!("Poisson arrivals, {} requests/s", options.rate),
+        |path| format!("the trace {}", name(path)),
+    );
+    let sd = simulation.mismatch.speed_sd;
+    vec![
+        format!("Fleet: {} instances of {file}.", fleet.instances.len()),
+        format!("Workload: {requests} requests, {source}; seed {}.", options.seed),
+        format!("Mismatch of the engines: standard deviation of log speed {sd}."),
+    ]
+}
+
+fn write_page(path: &Path, report: &Report) -> anyhow::Result<()> {
+    std::fs::write(path, report.html()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Every policy of a scenario file, with every seed.
+fn scenario(options: &cli::Simulate, path: &Path) -> anyhow::Result<()> {
+    let scenario = Scenario::open(ScenarioFile::load(path)?, options.data.as_deref())?;
+    let cells = scenario.cells(false);
+    let runs: Vec<RunOutcome> = if let Some(file) = &options.requests_file {
+        let mut file = RequestFile::create(file)?;
+        let mut runs = Vec::new();
+        for cell in &cells {
+            file.begin(&cell.arm.label, cell.seed);
+            runs.push(scenario.run(cell, &mut file)?);
+        }
+        file.finish()?;
+        runs
+    } else {
+        let runs = parallel_map(cells, cores(), |cell| scenario.run(&cell, &mut ()));
+        runs.into_iter().collect::<Result<_, _>>()?
+    };
+    let report = Report {
+        title: scenario.config().name.clone(),
+        notes: scenario.notes(),
+        runs,
+    };
+    if let Some(path) = &options.html {
+        write_page(path, &report)?;
+    }
+    let json = || serde_json::to_string_pretty(&report.runs);
+    match options.json.as_deref() {
+        Some(path) if path == Path::new("-") => say(&json()?),
+        Some(path) => {
+            std::fs::write(path, json()?).with_context(|| format!("cannot write {}", path.display()))?;
+            say(render_report(&report).trim_end());
+        }
+        None => say(render_report(&report).trim_end()),
+    }
+    Ok(())
 }
 
 /// A graded prompt for each request, if asked for.

@@ -12,6 +12,13 @@ pub(crate) fn complain(text: &str) {
     drop(writeln!(std::io::stderr().lock(), "{text}"));
 }
 
+/// Takes the place of the last line on standard error, which must be a terminal.
+pub(crate) fn overwrite(text: &str) {
+    let mut output = std::io::stderr().lock();
+    drop(write!(output, "\r\x1b[2K{text}"));
+    drop(output.flush());
+}
+
 /// Rows in aligned columns: the first row is the head. Columns whose cells all look like numbers are flushed right.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

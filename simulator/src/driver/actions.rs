@@ -22,7 +22,10 @@ where
     R: RequestSink,
 {
     /// Gives a router an event and carries out what it answers.
-    pub(super) fn give(&mut self, router: usize, event: Event) {
+    pub(crate) fn give(&mut self, router: usize, event: Event) {
+        if self.routers.is_away(router) {
+            return;
+        }
         if self.may_decide(&event) {
             self.hear(self.now);
         }
@@ -89,19 +92,22 @@ where
             return;
         };
         let home = self.requests.at(place).home as usize;
+        if self.routers.is_away(home) {
+            return;
+        }
         self.routers
             .give(home, at, Event::Tokens { request, count }, &mut self.actions);
     }
 
     /// Brings an instance up to the present.
-    pub(super) fn advance(&mut self, instance: usize) {
+    pub(crate) fn advance(&mut self, instance: usize) {
         if self.instances[instance].advance(self.now, &mut self.requests) {
             self.plan_wake(instance);
         }
     }
 
     /// Plans when an instance has to be looked at, and forgets what was planned before.
-    fn plan_wake(&mut self, instance: usize) {
+    pub(crate) fn plan_wake(&mut self, instance: usize) {
         let site = &mut self.instances[instance];
         self.quiet_until[instance] = site.quiet_until();
         let Some(at) = site.wakes_at() else { return };
@@ -176,7 +182,7 @@ where
         self.end_request(place, RequestEnding::Finished);
     }
 
-    fn refuse(&mut self, request: RequestId, reason: &'static str) {
+    pub(crate) fn refuse(&mut self, request: RequestId, reason: &'static str) {
         if let Some(place) = self.requests.place(request) {
             self.end_request(place, RequestEnding::Refused(reason));
         }
@@ -198,6 +204,16 @@ where
         let Some(place) = self.requests.place(request) else {
             return;
         };
+        if !self.instances[index].is_up() {
+            let kind = ReportKind::Lost;
+            let lost = Happening::Report {
+                instance,
+                request,
+                kind,
+            };
+            self.plan(self.now + self.hop, lost);
+            return;
+        }
         self.advance(index);
         if self.instances[index].cut(self.now) {
             self.end_step(index);
@@ -313,6 +329,7 @@ where
         let state = self.requests.at_mut(place);
         let home = state.home as usize;
         match kind {
+            ReportKind::Lost => self.lost(place),
             ReportKind::FirstToken => {
                 if !state.held {
                     state.first_token_at = Some(self.now);

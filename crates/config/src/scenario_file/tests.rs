@@ -277,3 +277,13 @@ fn a_workload_is_one_thing() {
         "{error}"
     );
 }
+
+#[test]
+fn every_scenario_that_ships_is_good_and_so_is_the_example() {
+    let files = fuzz::good_files();
+    assert!(files.len() >= 4, "{}", files.len());
+    for (origin, text) in files {
+        let scenario = ScenarioFile::parse(&text, &origin);
+        assert!(scenario.is_ok(), "{}", scenario.expect_err("wrong"));
+    }
+}

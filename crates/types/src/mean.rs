@@ -1,7 +1,9 @@
-//! Paired comparisons over seeds.
+//! A mean over a few seeds, and how far it may be off.
+
+use serde::Serialize;
 
 /// A mean with half the width of its 95 % confidence interval.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Mean {
     /// The mean.
     pub mean: f64,
