@@ -147,3 +147,31 @@ fn a_trace_is_cut_and_scaled() {
     let config = ScenarioFile::parse(&text, "s.toml").expect("good");
     assert!(matches!(Scenario::open(config, None), Err(ScenarioError::NoData(_))));
 }
+
+#[test]
+fn steps_taken_together_come_to_the_same_whatever_goes_wrong() {
+    let text = format!(
+        "{POISSON}[network]\nrouters = 2\n[[fault]]\nkind = \"crash\"\ninstance = \"a-1\"\nat_s = 10\nuntil_s = 20\n\
+         [[fault]]\nkind = \"slow\"\ninstance = \"b-0\"\nfactor = 2\nat_s = 5\nuntil_s = 30\n[[fault]]\n\
+         kind = \"router-away\"\nrouter = 1\nat_s = 25\nuntil_s = 30\n[[autoscaling]]\npool = \"b\"\nmin = 1\n\
+         target_in_flight = 4\nstart_up_s = 5\n[[rack]]\nname = \"r\"\npools = [\"a\"]\ncap_watts = 300\n"
+    );
+    let scenario = scenario(&text);
+    let cell = scenario.cells(false).remove(0);
+    let records = scenario.workload(&cell).expect("a workload");
+    let run = |step_by_step: bool| {
+        let options = SimulationOptions {
+            step_by_step,
+            ..scenario.options(cell.seed)
+        };
+        let requests = records.iter().cloned().map(Ok);
+        simulate_stream(&scenario.config.fleet, requests, &options, &mut ()).expect("runs")
+    };
+    let together = run(false);
+    assert!(
+        together.refused > 0 && together.energy.is_conserved(),
+        "{:?}",
+        together.refusals
+    );
+    assert_eq!(run(true), together);
+}
