@@ -24,6 +24,11 @@ use table::{FileTable, ModelTable};
 /// - `[scheduler]`, optional: the fields of [`equipoise_scheduler::SchedulerConfig`];
 /// - `[tenants.NAME]`, optional, for requests with the header `x-equipoise-tenant: NAME`: `labels`, which an instance must
 ///   carry to get them, whatever they ask for; `usd_per_hour`, `usd_per_day`, `joules_per_hour`, `joules_per_day`;
+///   `models` that they may ask for; `keys` (hashes, of `equipoise key new`) that are this tenant's, and what they may send:
+///   `requests_per_minute`, `tokens_per_minute`;
+/// - `[pii]`, optional: `labels` that an instance must carry to get a request with personal data in it, or
+///   `action = "refuse"`; `detectors`, `scan_bytes`, `[[pii.custom]]` with `name` and `pattern`;
+/// - `[tls]`, optional: `cert`, `key`, `client_ca` of a router's public listener;
 /// - `[[model]]`: `name`, `architecture`, `quality`, `context_tokens`, `price = { input_usd_per_mtok,
 ///   output_usd_per_mtok }`, `mean_output_tokens`; all but the name may be left out;
 /// - `[[pool]]`: `name`, `model`, `gpu`, `tensor_parallel`, and either `count` (emulated or simulated instances) or
@@ -81,7 +86,12 @@ impl FleetFile {
             }
         }
         let instances = pool::instances(&source, &file.pools, &profiles)?;
-        Ok(FleetConfig { scheduler, instances })
+        Ok(FleetConfig {
+            scheduler,
+            pii: file.pii,
+            tls: file.tls,
+            instances,
+        })
     }
 }
 

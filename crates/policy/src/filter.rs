@@ -184,6 +184,9 @@ pub fn check(
     if !request.wishes.only.is_empty() && !request.wishes.only.contains(&instance.spec.name) {
         return Err(Constraint::NotOffered);
     }
+    if !request.wishes.models.is_empty() && !request.wishes.models.contains(&instance.spec.model.name) {
+        return Err(Constraint::NotOffered);
+    }
     let carries = |(key, value): (&String, &String)| instance.spec.labels.get(key) == Some(value);
     if !request.wishes.labels.iter().all(carries) {
         return Err(Constraint::Label);

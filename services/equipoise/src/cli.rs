@@ -62,6 +62,24 @@ pub(crate) enum Command {
     Calibrate(crate::calibrate::Options),
     /// Why a router decided as it did: every candidate with what was predicted of it.
     Explain(Explain),
+    /// API keys of tenants.
+    Key(Key),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Key {
+    #[command(subcommand)]
+    pub(crate) action: KeyAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyAction {
+    /// Make a key: it is shown once, with the hash that goes into the fleet file.
+    New {
+        /// Hash it with a salt. Costs the router one more hash for every request; keys made here need none.
+        #[arg(long)]
+        salted: bool,
+    },
 }
 
 /// The help of an option that names policies: `what`, and all there are.
@@ -70,6 +88,18 @@ fn policies(what: &str) -> String {
         "{what}. There are: {}. A model router in front takes its parameter as in `avengers-pro@0.53+round-robin`; `cascade[@THRESHOLD]+POLICY` is that policy with a better model where the first is unsure",
         equipoise_policy::all_names().join(", ")
     )
+}
+
+/// Whom a router's listeners are for.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Doors {
+    /// Where operators find /metrics, /health/* and /debug/*; `off` for nowhere. It asks for no key: keep it on an interface
+    /// that clients do not reach.
+    #[arg(long, default_value = "127.0.0.1:8081", env = "EQUIPOISE_ADMIN_LISTEN")]
+    pub(crate) admin_listen: String,
+    /// Serve /metrics to clients too.
+    #[arg(long)]
+    pub(crate) public_metrics: bool,
 }
 
 /// How requests are placed; over what the fleet file says.
@@ -100,6 +130,8 @@ pub(crate) struct Up {
     /// Where clients reach the OpenAI API.
     #[arg(long, default_value = "127.0.0.1:8080", env = "EQUIPOISE_LISTEN")]
     pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) doors: Doors,
     /// Where the control plane's gRPC listens.
     #[arg(long, default_value = "127.0.0.1:8090")]
     pub(crate) control_listen: SocketAddr,
@@ -146,7 +178,9 @@ pub(crate) struct Router {
     /// Serve gRPC (FeedbackService) here.
     #[arg(long)]
     pub(crate) grpc_listen: Option<SocketAddr>,
-    /// A fleet file; only its [scheduler] section is read here.
+    #[command(flatten)]
+    pub(crate) doors: Doors,
+    /// A fleet file; only its [scheduler], [tenants], [pii] and [tls] sections are read here.
     #[arg(long, value_name = "FILE")]
     pub(crate) fleet: Option<PathBuf>,
     #[command(flatten)]

@@ -6,11 +6,13 @@ mod agent;
 mod calibrate;
 mod cli;
 mod control_plane;
+mod doors;
 mod emulation;
 mod explain;
 mod fleet;
 mod host;
 mod instance;
+mod key;
 mod predictor;
 mod replay;
 mod report;
@@ -70,6 +72,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Predictor(options) => predictor::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),
         Command::Explain(options) => ask(explain::run(options)),
+        Command::Key(options) => key::run(&options).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -4,12 +4,15 @@ use equipoise_config::FleetFile;
 use equipoise_router::RouterConfig;
 use equipoise_scheduler::SchedulerConfig;
 
-use crate::{cli, host, scheduling, signal, terminal};
+use crate::{cli, doors, host, scheduling, signal, terminal};
 
 pub(crate) async fn run(options: cli::Router) -> anyhow::Result<()> {
-    let scheduler = match &options.fleet {
-        Some(path) => FleetFile::load(path)?.scheduler,
-        None => SchedulerConfig::default(),
+    let (scheduler, pii, tls) = match &options.fleet {
+        Some(path) => {
+            let file = FleetFile::load(path)?;
+            (file.scheduler, file.pii, file.tls)
+        }
+        None => (SchedulerConfig::default(), None, None),
     };
     let name = options
         .name
@@ -19,12 +22,15 @@ pub(crate) async fn run(options: cli::Router) -> anyhow::Result<()> {
     config.grpc_listen = options.grpc_listen;
     config.predictor = options.scheduling.predictor;
     config.record = options.scheduling.record;
+    doors::set(&mut config, &options.doors, pii, tls)?;
+    let scheme = doors::scheme(&config);
     let (policy, control) = (config.scheduler.policy.clone(), config.control.clone());
     let router = equipoise_router::start(config).await?;
     terminal::complain(&format!(
-        "router: http://{}/v1, policy {policy}, control plane {control}",
+        "router: {scheme}://{}/v1, policy {policy}, control plane {control}",
         router.addr()
     ));
+    doors::announce(&router);
     if let Some(grpc) = router.grpc_addr() {
         terminal::complain(&format!("router: gRPC on {grpc}"));
     }

@@ -9,7 +9,7 @@ use equipoise_router::RouterConfig;
 use crate::agent::nvml_mode;
 use crate::control_plane::stop;
 use crate::emulation::Engines;
-use crate::{cli, scheduling, signal, terminal};
+use crate::{cli, doors, scheduling, signal, terminal};
 
 /// How long the first picture of the fleet is waited for before the banner; requests are taken in any case.
 const FIRST_PICTURE: Duration = Duration::from_secs(5);
@@ -31,6 +31,8 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
     router_config.scheduler = scheduler;
     router_config.predictor = options.scheduling.predictor;
     router_config.record = options.scheduling.record;
+    doors::set(&mut router_config, &options.doors, fleet.pii.clone(), fleet.tls.clone())?;
+    let scheme = doors::scheme(&router_config);
     let policy = router_config.scheduler.policy.clone();
     let router = equipoise_router::start(router_config).await?;
     let engines = Engines::start(&fleet).await?;
@@ -53,7 +55,11 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
     let page = plane
         .page_addr()
         .map_or_else(|| "none".to_owned(), |page| format!("http://{page}/"));
-    terminal::say(&banner(&router.addr().to_string(), &page, &control, &policy, &engines));
+    let admin = router
+        .admin_addr()
+        .map_or_else(|| "none".to_owned(), |admin| format!("http://{admin}/"));
+    let api = format!("{scheme}://{}/v1", router.addr());
+    terminal::say(&banner(&api, &admin, &page, &control, &policy, &engines));
     signal::then(async {
         router.shutdown().await;
         agent.shutdown().await;
@@ -64,7 +70,7 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn banner(router: &str, page: &str, control: &str, policy: &str, engines: &Engines) -> String {
+fn banner(api: &str, admin: &str, page: &str, control: &str, policy: &str, engines: &Engines) -> String {
     let instances = engines.instances.len();
     let kind = match engines.emulated() {
         0 => "real".to_owned(),
@@ -75,12 +81,13 @@ fn banner(router: &str, page: &str, control: &str, policy: &str, engines: &Engin
         "\
 Equipoise is up.
 
-  OpenAI API     http://{router}/v1      policy {policy}
+  OpenAI API     {api}      policy {policy}
+  router admin   {admin}
   fleet page     {page}
   control plane  {control}
   fleet          {instances} instances ({kind})
 
-Try:  curl http://{router}/v1/chat/completions -H 'content-type: application/json' \\
+Try:  curl {api}/chat/completions -H 'content-type: application/json' \\
         -d '{{\"model\": \"auto\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}' -i
 Stop: Ctrl-C (running answers finish first)"
     )

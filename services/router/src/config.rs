@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use equipoise_config::{PiiSettings, TlsSettings};
 use equipoise_scheduler::SchedulerConfig;
 
 use crate::forecast::PredictorSource;
@@ -25,6 +26,18 @@ pub struct RouterConfig {
     pub predictor: PredictorSource,
     /// Where to write the event log, if anywhere.
     pub record: Option<PathBuf>,
+    /// Where operators find `/metrics`, `/health/*` and `/debug/*`, if anywhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// Whether clients see `/metrics` too.
+    pub public_metrics: bool,
+    /// What is done with personal data in requests, if anything.
+    pub pii: Option<PiiSettings>,
+    /// Certificates of the public listener; without them it speaks plain HTTP.
+    pub tls: Option<TlsSettings>,
+    /// A client that sends its headers slower than this is let go.
+    pub head_timeout: Duration,
+    /// Longest wait for a request's body.
+    pub body_timeout: Duration,
     /// Longest request body, bytes.
     pub max_body_bytes: usize,
     /// How often the ledger is published.
@@ -45,6 +58,12 @@ impl RouterConfig {
             scheduler: SchedulerConfig::default(),
             predictor: PredictorSource::default(),
             record: None,
+            admin_listen: None,
+            public_metrics: false,
+            pii: None,
+            tls: None,
+            head_timeout: Duration::from_secs(20),
+            body_timeout: Duration::from_secs(60),
             max_body_bytes: 32 << 20,
             publish_interval: Duration::from_millis(200),
             drain_timeout: Duration::from_secs(30),

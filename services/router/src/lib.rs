@@ -4,9 +4,12 @@
 //! events, and carries the actions out. All decisions, and all state about instances, are the scheduler's, behind one
 //! lock that is held for microseconds and never across an await. Does not belong here: choosing an instance.
 
+mod access;
 mod activity;
+mod admin;
 mod cascade;
 mod config;
+mod connection;
 mod control;
 mod driver;
 mod engines;
@@ -16,24 +19,32 @@ mod feedback;
 mod forecast;
 mod grpc;
 mod grpc_health;
+mod head;
 mod headers;
+mod keys;
+mod limits;
 mod pick;
+mod pii;
 mod prompt;
 mod proxy;
 mod question;
 mod refusal;
 mod relay;
 mod responses;
-mod routes;
 mod route;
+mod routes;
 mod server;
 mod size;
 mod stream;
 mod task;
 mod ticket;
+mod tls;
 mod wire;
 
 pub use config::RouterConfig;
 pub use driver::{Driver, DriverError};
 pub use forecast::{PredictorError, PredictorSource};
+pub use keys::{NewKey, NoRandomness, new_key};
+pub use pii::PiiError;
 pub use server::{RunningRouter, StartError, start};
+pub use tls::TlsError;

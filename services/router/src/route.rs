@@ -142,9 +142,11 @@ fn report_within(asked_ms: u32) -> Result<Duration, Status> {
 #[tonic::async_trait]
 impl RouteService for Route {
     async fn pick(&self, request: Request<v1::PickRequest>) -> Result<Response<v1::PickResponse>, Status> {
+        let key = request.metadata().get("authorization").cloned();
         let asked = request.into_inner();
         let within = report_within(asked.report_within_ms)?;
-        let (request, prompt_chars) = wanted::request(&self.state, asked).map_err(|problem| status(&problem))?;
+        let key = key.and_then(|key| http::HeaderValue::from_bytes(key.as_encoded_bytes()).ok());
+        let (request, prompt_chars) = wanted::request(&self.state, key, asked).map_err(|problem| status(&problem))?;
         self.open.has_room()?;
         self.decide(pick::ask(&self.state, request, prompt_chars), within).await
     }

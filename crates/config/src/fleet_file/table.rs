@@ -7,10 +7,14 @@ use equipoise_scheduler::{SchedulerConfig, TenantSettings};
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::{PiiSettings, TlsSettings};
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FileTable {
     pub(super) scheduler: Option<Spanned<SchedulerConfig>>,
+    pub(super) pii: Option<PiiSettings>,
+    pub(super) tls: Option<TlsSettings>,
     pub(super) tenants: Option<Spanned<BTreeMap<String, TenantSettings>>>,
     #[serde(default, rename = "model")]
     pub(super) models: Vec<ModelTable>,

@@ -7,7 +7,7 @@ use equipoise_policy::{Prefix, Request, Target};
 use equipoise_proto::v1;
 use equipoise_proto::v1::pick_request::Prompt;
 use equipoise_types::RequestId;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::headers;
 use crate::prompt::PromptReader;
@@ -35,8 +35,15 @@ fn as_headers(wishes: impl IntoIterator<Item = (String, String)>) -> Result<Head
 }
 
 /// The request, and how many characters its prompt has.
-pub(super) fn request(state: &State, asked: v1::PickRequest) -> Result<(Request, u64), Refused> {
-    let wishes = as_headers(asked.wishes)?;
+pub(super) fn request(
+    state: &State,
+    key: Option<HeaderValue>,
+    asked: v1::PickRequest,
+) -> Result<(Request, u64), Refused> {
+    let mut wishes = as_headers(asked.wishes)?;
+    if let Some(key) = key {
+        wishes.insert(header::AUTHORIZATION, key);
+    }
     match asked.prompt {
         Some(Prompt::Body(body)) => {
             if !asked.model.is_empty() || asked.max_output_tokens.is_some() || asked.streams {
@@ -57,6 +64,8 @@ pub(super) fn request(state: &State, asked: v1::PickRequest) -> Result<(Request,
                 return Err(invalid("`model` is empty; name a model, or `auto`"));
             }
             let refuse = |error: headers::HeaderError| invalid(error.to_string());
+            let caller = state.access().caller(&wishes)?;
+            caller.check_model(&asked.model)?;
             let mut request = Request {
                 id: RequestId(0),
                 target: if asked.model == AUTO {
@@ -64,7 +73,7 @@ pub(super) fn request(state: &State, asked: v1::PickRequest) -> Result<(Request,
                 } else {
                     Target::Model(asked.model)
                 },
-                tenant: headers::tenant(&wishes).map_err(refuse)?,
+                tenant: caller.tenant,
                 prompt_tokens: 0,
                 max_output_tokens: asked.max_output_tokens,
                 streams: asked.streams,
