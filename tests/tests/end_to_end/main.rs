@@ -28,6 +28,7 @@ mod forecasts;
 mod operator;
 mod real_vllm;
 mod replay;
+mod security;
 mod simulate;
 mod streams;
 mod trace;
