@@ -30,6 +30,7 @@ mod operator;
 mod real_vllm;
 mod reload;
 mod replay;
+mod security;
 mod simulate;
 mod streams;
 mod trace;
