@@ -20,10 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use equipoise_agent::{Agent, AgentConfig, NvmlMode};
+use equipoise_agent::{Agent, AgentConfig, NvmlMode, RunningAgent};
 use equipoise_config::PiiSettings;
-use equipoise_control_plane::{ControlPlane, ControlPlaneConfig};
-use equipoise_emulator::{Emulator, EmulatorConfig};
+use equipoise_control_plane::{ControlPlane, ControlPlaneConfig, RunningControlPlane};
+use equipoise_emulator::{Emulator, EmulatorConfig, RunningEmulator};
 use equipoise_engine::{EngineLimits, StepModel};
 use equipoise_proto::v1;
 use equipoise_router::{RouterConfig, RunningRouter};
@@ -43,7 +43,7 @@ fn number(name: &str, otherwise: usize) -> usize {
 
 struct Product {
     router: RunningRouter,
-    _others: (ControlPlane, Agent, equipoise_emulator::RunningEmulator),
+    _others: (RunningControlPlane, RunningAgent, RunningEmulator),
 }
 
 async fn product() -> Product {
@@ -64,9 +64,9 @@ async fn product() -> Product {
     let instance = v1::Instance {
         name: "only".to_owned(),
         pool: "only".to_owned(),
-        model: Some(v1::ModelProfile {
+        model: Some(v1::Model {
             name: "m".to_owned(),
-            ..v1::ModelProfile::default()
+            ..v1::Model::default()
         }),
         endpoint: format!("http://{}", emulator.addr()),
         labels: [("residency".to_owned(), "local".to_owned())].into(),

@@ -445,6 +445,7 @@ pub(crate) fn protocols(head_timeout: Duration) -> auto::Builder<TokioExecutor> 
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MOST_H2_STREAMS)
+        .max_header_list_size(MOST_HEAD_BYTES as u32)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_INTERVAL);
     http
