@@ -56,6 +56,8 @@ struct Workload<'a> {
 impl Workload<'_> {
     fn run(&self, arm: &Arm, targets: &[Target], prefix_cache: bool) -> anyhow::Result<PolicyResult> {
         let fleet = FleetConfig {
+            pii: None,
+            tls: None,
             scheduler: arm.scheduler(&self.setting.fleet.scheduler),
             instances: self.setting.fleet.instances.clone(),
         };

@@ -110,6 +110,8 @@ impl Setting {
         let questions = self.prompts.ask(records.len(), seed);
         questions.put_into(&mut records);
         let fleet = FleetConfig {
+            pii: None,
+            tls: None,
             scheduler: arm.scheduler(&self.fleet.scheduler),
             instances: self.fleet.instances.clone(),
         };

@@ -27,6 +27,11 @@ use table::ModelTable;
 ///   `block_tokens`, `bytes_per_token`, `hash_seed` of the index of prefix caches;
 /// - `[tenants.NAME]`, optional, for requests with the header `x-equipoise-tenant: NAME`: `labels`, which an instance must
 ///   carry to get them, whatever they ask for; `usd_per_hour`, `usd_per_day`, `joules_per_hour`, `joules_per_day`;
+///   `models` that they may ask for; `keys` (hashes, of `equipoise key new`) that are this tenant's, and what they may send:
+///   `requests_per_minute`, `tokens_per_minute`;
+/// - `[pii]`, optional: `labels` that an instance must carry to get a request with personal data in it, or
+///   `action = "refuse"`; `detectors`, `scan_bytes`, `[[pii.custom]]` with `name` and `pattern`;
+/// - `[tls]`, optional: `cert`, `key`, `client_ca` of a router's public listener;
 /// - `[[model]]`: `name`, `architecture`, `quality`, `context_tokens`, `price = { input_usd_per_mtok,
 ///   output_usd_per_mtok }`, `mean_output_tokens`; all but the name may be left out;
 /// - `[[pool]]`: `name`, `model`, `gpu`, `tensor_parallel`, and either `count` (emulated or simulated instances) or
@@ -185,7 +190,12 @@ fn declared(source: &Source<'_>, file: FileTable, problems: &mut Vec<ConfigError
         }
     }
     let instances = pool::instances(source, &file.pools, &profiles, problems);
-    FleetConfig { scheduler, instances }
+    FleetConfig {
+        scheduler,
+        pii: file.pii,
+        tls: file.tls,
+        instances,
+    }
 }
 
 /// Checks a name: it goes into URLs, labels and metrics.

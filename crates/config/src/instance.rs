@@ -4,11 +4,17 @@ use equipoise_engine::{DeclaredEngine, EngineLimits, MeasuredError, ServingError
 use equipoise_fleet::InstanceSpec;
 use equipoise_scheduler::SchedulerConfig;
 
+use crate::{PiiSettings, TlsSettings};
+
 /// A whole fleet file, validated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FleetConfig {
     /// How requests are placed.
     pub scheduler: SchedulerConfig,
+    /// What a router does with personal data.
+    pub pii: Option<PiiSettings>,
+    /// A router's certificates.
+    pub tls: Option<TlsSettings>,
     /// Every instance, pool by pool in the order of the file; at least one.
     pub instances: Vec<DeclaredInstance>,
 }

@@ -6,6 +6,7 @@
 //! options, watching files, anything that talks to an instance.
 
 mod check;
+mod edge;
 mod error;
 mod fleet_file;
 mod instance;
@@ -15,6 +16,7 @@ mod schema;
 mod services;
 
 pub use check::{Checked, check};
+pub use edge::{CustomPattern, PiiAction, PiiSettings, TlsSettings};
 pub use error::ConfigError;
 pub use fleet_file::{ConfigFile, FleetFile};
 pub use instance::{DeclaredInstance, FleetConfig, UnknownPhysics};

@@ -100,6 +100,8 @@ fn fleet(source: &Source<'_>, table: Spanned<FleetTable>) -> Result<FleetConfig,
             source,
             crate::fleet_file::table::FileTable {
                 scheduler: table.scheduler,
+                pii: None,
+                tls: None,
                 tenants: table.tenants,
                 models: table.models,
                 pools: table.pools,

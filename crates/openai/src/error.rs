@@ -153,8 +153,8 @@ impl ErrorResponse {
 
     /// 408: the body did not come in time.
     #[must_use]
-    pub fn request_timeout(seconds: u64) -> Self {
-        let message = format!("The request body did not arrive within {seconds} s.");
+    pub fn request_timeout(within: std::time::Duration) -> Self {
+        let message = format!("The request body did not arrive within {within:?}.");
         Self::new(408, INVALID_REQUEST, "request_timeout", message)
     }
 

@@ -203,6 +203,9 @@ pub fn check_fit(instance: &Instance, context_tokens: Option<u32>, request: &Req
     if !request.wishes.only.is_empty() && !request.wishes.only.contains(&instance.spec.name) {
         return Err(Constraint::NotOffered);
     }
+    if !request.wishes.models.is_empty() && !request.wishes.models.contains(&instance.spec.model.name) {
+        return Err(Constraint::NotOffered);
+    }
     let labels = &instance.spec.labels;
     let carries = |(key, value): (&String, &String)| labels.get(key) == Some(value);
     if !request.wishes.labels.iter().all(carries) {

@@ -83,6 +83,9 @@ pub struct Wishes {
     /// Instances that may get it, by name; empty: all.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub only: BTreeSet<String>,
+    /// Models that may answer it, by name; empty: all.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub models: BTreeSet<String>,
     /// What the request needs beside text, as its body says.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub needs: BTreeSet<Capability>,
@@ -117,6 +120,7 @@ impl Wishes {
             && self.cost_max_usd.is_none()
             && self.labels.is_empty()
             && self.only.is_empty()
+            && self.models.is_empty()
             && self.needs.is_empty()
     }
 }

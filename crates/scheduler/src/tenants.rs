@@ -4,13 +4,15 @@
 //! puts that back and takes what it came to. A bucket that an underestimate has overdrawn stays below zero until it has
 //! filled again: it can be overdrawn by the errors of the estimates that were out, never by a decision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use equipoise_policy::{Candidate, SettingsError};
 use equipoise_types::{RequestId, Timestamp};
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::KeyHash;
 
 const HOUR_S: f64 = 3600.0;
 const DAY_S: f64 = 24.0 * HOUR_S;
@@ -33,6 +35,20 @@ pub struct TenantSettings {
     pub joules_per_hour: Option<f64>,
     /// Joules in a day.
     pub joules_per_day: Option<f64>,
+    /// Models that its requests may ask for, and that `auto` may choose from; empty: all.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub models: BTreeSet<String>,
+    /// Who is this tenant. With keys for any tenant, a request without a known one is not let in. The router's business: no
+    /// event log has it.
+    #[serde(skip_serializing)]
+    #[schemars(with = "Vec<String>")]
+    pub keys: Vec<KeyHash>,
+    /// Requests that its keys may send in a minute.
+    #[serde(skip_serializing)]
+    pub requests_per_minute: Option<u32>,
+    /// Prompt and answer tokens in a minute.
+    #[serde(skip_serializing)]
+    pub tokens_per_minute: Option<u32>,
 }
 
 impl TenantSettings {
@@ -55,6 +71,19 @@ impl TenantSettings {
                     value,
                     least: f64::MIN_POSITIVE,
                     most: 1e15,
+                });
+            }
+        }
+        for (name, value) in [
+            ("requests_per_minute", self.requests_per_minute),
+            ("tokens_per_minute", self.tokens_per_minute),
+        ] {
+            if value == Some(0) {
+                return Err(SettingsError::Range {
+                    name,
+                    value: 0.0,
+                    least: 1.0,
+                    most: f64::from(u32::MAX),
                 });
             }
         }

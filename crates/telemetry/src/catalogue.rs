@@ -98,6 +98,8 @@ entries! {
         "Requests that this router has in flight on an instance";
     ROUTER_REFUSED, "equipoise_router_refused_total", Counter, "requests", ["reason"],
         "Requests refused, by reason";
+    ROUTER_PII, "equipoise_router_pii_total", Counter, "requests", ["detector"],
+        "Requests in which a detector of the gate for personal data found something; unread: too long to be looked through";
     ROUTER_TOKENS, "equipoise_router_tokens_total", Counter, "tokens", ["model", "direction"],
         "Tokens of prompts (input) and answers (output) that passed";
     ROUTER_RETRIES, "equipoise_router_retries_total", Counter, "requests", [],

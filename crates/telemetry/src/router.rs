@@ -134,6 +134,11 @@ struct ReasonLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DetectorLabel {
+    detector: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FeedbackLabel {
     outcome: FeedbackOutcome,
 }
@@ -152,6 +157,7 @@ pub struct RouterMetrics {
     requests: Family<RequestLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
     refused: Family<ReasonLabel, Counter>,
+    pii: Family<DetectorLabel, Counter>,
     in_flight: Family<InstanceLabel, Gauge>,
     breaker: Family<InstanceLabel, Gauge>,
     queue_wait: Histogram,
@@ -188,6 +194,7 @@ impl RouterMetrics {
             requests: catalogue::ROUTER_REQUESTS.register(registry, Family::default()),
             tokens: catalogue::ROUTER_TOKENS.register(registry, Family::default()),
             refused: catalogue::ROUTER_REFUSED.register(registry, Family::default()),
+            pii: catalogue::ROUTER_PII.register(registry, Family::default()),
             in_flight: catalogue::ROUTER_IN_FLIGHT.register(registry, Family::default()),
             breaker: catalogue::ROUTER_BREAKER.register(registry, Family::default()),
             queue_wait: catalogue::ROUTER_QUEUE_WAIT.register(registry, request_seconds()),
@@ -249,6 +256,12 @@ impl RouterMetrics {
         self.breaker
             .get_or_create_owned(&InstanceLabel::new(instance))
             .set(state);
+    }
+
+    /// Counts a request in which a detector found personal data; detectors are named by the program and its operator.
+    pub fn count_pii(&self, detector: &str) {
+        let detector = detector.to_owned();
+        self.pii.get_or_create(&DetectorLabel { detector }).inc();
     }
 
     /// Takes in a time to first token.

@@ -68,6 +68,24 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Is a configuration file right, and what may be in one.
     Config(Config),
+    /// API keys of tenants.
+    Key(Key),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Key {
+    #[command(subcommand)]
+    pub(crate) action: KeyAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyAction {
+    /// Make a key: it is shown once, with the hash that goes into the fleet file.
+    New {
+        /// Hash it with a salt. Costs the router one more hash for every request; keys made here need none.
+        #[arg(long)]
+        salted: bool,
+    },
 }
 
 /// The help of an option that names policies: `what`, and all there are.
@@ -76,6 +94,18 @@ fn policies(what: &str) -> String {
         "{what}. There are: {}. A model router in front takes its parameter as in `avengers-pro@0.53+round-robin`; `cascade[@THRESHOLD]+POLICY` is that policy with a better model where the first is unsure",
         equipoise_policy::all_names().join(", ")
     )
+}
+
+/// Whom a router's listeners are for.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Doors {
+    /// Where operators find /metrics, /health/* and /debug/*; `off` for nowhere. It asks for no key: keep it on an interface
+    /// that clients do not reach.
+    #[arg(long, default_value = "127.0.0.1:8081", env = "EQUIPOISE_ADMIN_LISTEN")]
+    pub(crate) admin_listen: String,
+    /// Serve /metrics to clients too.
+    #[arg(long)]
+    pub(crate) public_metrics: bool,
 }
 
 /// How requests are placed; over what the fleet file says.
@@ -108,6 +138,8 @@ pub(crate) struct Up {
     /// Serve the router's gRPC (route service, external processing, feedback) here.
     #[arg(long, env = "EQUIPOISE_GRPC_LISTEN")]
     pub(crate) grpc_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) doors: Doors,
     /// Where the control plane's gRPC listens.
     #[arg(long, default_value = "127.0.0.1:8090")]
     pub(crate) control_listen: SocketAddr,
@@ -157,7 +189,9 @@ pub(crate) struct Router {
     /// Serve gRPC (route service, external processing, feedback) here.
     #[arg(long, env = "EQUIPOISE_GRPC_LISTEN")]
     pub(crate) grpc_listen: Option<SocketAddr>,
-    /// A configuration file, for its [router], [scheduler], [tenants] and [tracing]; what is said here or by a variable goes
+    #[command(flatten)]
+    pub(crate) doors: Doors,
+    /// A configuration file, for its [router], [scheduler], [tenants], [pii], [tls] and [tracing]; what is said here or by a variable goes
     /// before it. Followed: scheduler and tenants change without a restart.
     #[arg(long, value_name = "FILE", visible_alias = "config", env = "EQUIPOISE_CONFIG")]
     pub(crate) fleet: Option<PathBuf>,

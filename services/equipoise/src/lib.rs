@@ -7,12 +7,14 @@ mod calibrate;
 mod cli;
 mod config;
 mod control_plane;
+mod doors;
 mod emulation;
 mod emulator;
 mod explain;
 mod fleet;
 mod host;
 mod instance;
+mod key;
 mod predictor;
 mod reload;
 mod replay;
@@ -78,6 +80,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Calibrate(options) => calibrate::run(&options),
         Command::Explain(options) => ask(explain::run(options)),
         Command::Config(options) => config::run(&options),
+        Command::Key(options) => key::run(&options).map(|()| ExitCode::SUCCESS),
     }
 }
 

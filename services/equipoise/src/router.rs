@@ -8,7 +8,7 @@ use equipoise_router::{AccessLogTarget, LiveSettings, RouterConfig};
 use equipoise_telemetry::OtlpSettings;
 
 use crate::cli::Scheduling;
-use crate::{cli, host, reload, scheduling, signal, terminal};
+use crate::{cli, doors, host, reload, scheduling, signal, terminal};
 
 const CONTROL: &str = "http://127.0.0.1:8090";
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
@@ -33,12 +33,20 @@ pub(crate) async fn run(options: cli::Router) -> anyhow::Result<()> {
     config.grpc_listen = options.grpc_listen.or(section.grpc_listen.map(|listen| listen.0));
     settle(&mut config, &section, &options.scheduling);
     config.tracing = tracing(&file.services.tracing)?;
+    doors::set(
+        &mut config,
+        &options.doors,
+        file.fleet.pii.clone(),
+        file.fleet.tls.clone(),
+    )?;
+    let scheme = doors::scheme(&config);
     let (policy, control) = (config.scheduler.policy.clone(), config.control.clone());
     let router = equipoise_router::start(config).await?;
     terminal::complain(&format!(
-        "router: http://{}/v1, policy {policy}, control plane {control}",
+        "router: {scheme}://{}/v1, policy {policy}, control plane {control}",
         router.addr()
     ));
+    doors::announce(&router);
     if let Some(grpc) = router.grpc_addr() {
         terminal::complain(&format!("router: gRPC on {grpc}"));
     }

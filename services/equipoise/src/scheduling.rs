@@ -37,6 +37,8 @@ pub(crate) fn config(path: Option<&Path>) -> anyhow::Result<ConfigFile> {
         None => Ok(ConfigFile {
             fleet: FleetConfig {
                 scheduler: SchedulerConfig::default(),
+                pii: None,
+                tls: None,
                 instances: Vec::new(),
             },
             services: Services::default(),

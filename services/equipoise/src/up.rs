@@ -9,7 +9,7 @@ use equipoise_router::RouterConfig;
 use crate::agent::nvml_of;
 use crate::control_plane::stop;
 use crate::emulation::Engines;
-use crate::{agent, cli, reload, router, scheduling, signal, terminal};
+use crate::{agent, cli, doors, reload, router, scheduling, signal, terminal};
 
 /// How long the first picture of the fleet is waited for before the banner; requests are taken in any case.
 const FIRST_PICTURE: Duration = Duration::from_secs(5);
@@ -34,6 +34,8 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
     router_config.grpc_listen = options.grpc_listen.or(section.grpc_listen.map(|listen| listen.0));
     router::settle(&mut router_config, section, &options.scheduling);
     router_config.tracing = router::tracing(&file.services.tracing)?;
+    doors::set(&mut router_config, &options.doors, fleet.pii.clone(), fleet.tls.clone())?;
+    let scheme = doors::scheme(&router_config);
     let policy = router_config.scheduler.policy.clone();
     let router = equipoise_router::start(router_config).await?;
     let mut engines = Engines::start(fleet).await?;
@@ -56,7 +58,11 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
     let page = plane
         .page_addr()
         .map_or_else(|| "none".to_owned(), |page| format!("http://{page}/"));
-    terminal::say(&banner(&router.addr().to_string(), &page, &control, &policy, &engines));
+    let admin = router
+        .admin_addr()
+        .map_or_else(|| "none".to_owned(), |admin| format!("http://{admin}/"));
+    let api = format!("{scheme}://{}/v1", router.addr());
+    terminal::say(&banner(&api, &admin, &page, &control, &policy, &engines));
     let live = router.settings();
     signal::asked_to_stop(reload::follow_if_any(options.fleet, async |file| match file {
         Ok(file) => {
@@ -76,7 +82,7 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn banner(router: &str, page: &str, control: &str, policy: &str, engines: &Engines) -> String {
+fn banner(api: &str, admin: &str, page: &str, control: &str, policy: &str, engines: &Engines) -> String {
     let instances = engines.instances.len();
     let kind = match engines.emulated() {
         0 => "real".to_owned(),
@@ -87,12 +93,13 @@ fn banner(router: &str, page: &str, control: &str, policy: &str, engines: &Engin
         "\
 Equipoise is up.
 
-  OpenAI API     http://{router}/v1      policy {policy}
+  OpenAI API     {api}      policy {policy}
+  router admin   {admin}
   fleet page     {page}
   control plane  {control}
   fleet          {instances} instances ({kind})
 
-Try:  curl http://{router}/v1/chat/completions -H 'content-type: application/json' \\
+Try:  curl {api}/chat/completions -H 'content-type: application/json' \\
         -d '{{\"model\": \"auto\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}' -i
 Stop: Ctrl-C (running answers finish first)"
     )

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use equipoise_config::{PiiSettings, TlsSettings};
 use equipoise_scheduler::SchedulerConfig;
 use equipoise_telemetry::OtlpSettings;
 
@@ -31,6 +32,18 @@ pub struct RouterConfig {
     pub access_log: Option<AccessLogTarget>,
     /// Where spans go, if anywhere.
     pub tracing: Option<OtlpSettings>,
+    /// Where operators find `/metrics`, `/health/*` and `/debug/*`, if anywhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// Whether clients see `/metrics` too.
+    pub public_metrics: bool,
+    /// What is done with personal data in requests, if anything.
+    pub pii: Option<PiiSettings>,
+    /// Certificates of the public listener; without them it speaks plain HTTP.
+    pub tls: Option<TlsSettings>,
+    /// A client that sends its headers slower than this is let go.
+    pub head_timeout: Duration,
+    /// Longest wait for a request's body.
+    pub body_timeout: Duration,
     /// Longest request body, bytes.
     pub max_body_bytes: usize,
     /// How often the ledger is published.
@@ -53,6 +66,12 @@ impl RouterConfig {
             record: None,
             access_log: None,
             tracing: None,
+            admin_listen: None,
+            public_metrics: false,
+            pii: None,
+            tls: None,
+            head_timeout: Duration::from_secs(20),
+            body_timeout: Duration::from_secs(60),
             max_body_bytes: 32 << 20,
             publish_interval: Duration::from_millis(200),
             drain_timeout: Duration::from_secs(30),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use equipoise_openai::ErrorResponse;
 use equipoise_policy::{Preset, Weights, Wishes};
 use equipoise_types::Timestamp;
 use http::HeaderMap;
@@ -29,6 +30,14 @@ const PREFIX: &str = "x-equipoise-";
 pub(crate) struct HeaderError {
     pub(crate) header: String,
     reason: String,
+}
+
+impl From<HeaderError> for ErrorResponse {
+    fn from(error: HeaderError) -> Self {
+        Self::invalid_request(error.to_string())
+            .with_param(error.header)
+            .with_code("invalid_header")
+    }
 }
 
 fn wrong(header: &str, reason: impl Into<String>) -> HeaderError {
@@ -96,6 +105,7 @@ pub(crate) fn wishes(headers: &HeaderMap, now: Timestamp) -> Result<Wishes, Head
         cost_max_usd: number(headers, COST_MAX_USD, 0.0, 1e6)?,
         labels: labels(headers)?,
         only: std::collections::BTreeSet::new(),
+        models: std::collections::BTreeSet::new(),
         needs: std::collections::BTreeSet::new(),
         priority: priority(headers)?,
         deadline,

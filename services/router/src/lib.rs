@@ -4,10 +4,13 @@
 //! events, and carries the actions out. All decisions, and all state about instances, are the scheduler's, behind one
 //! lock that is held for microseconds and never across an await. Does not belong here: choosing an instance.
 
+mod access;
 mod access_log;
 mod activity;
+mod admin;
 mod cascade;
 mod config;
+mod connection;
 mod control;
 mod driver;
 mod engines;
@@ -17,10 +20,14 @@ mod feedback;
 mod forecast;
 mod grpc;
 mod grpc_health;
+mod head;
 mod headers;
 mod journal;
+mod keys;
+mod limits;
 mod live;
 mod pick;
+mod pii;
 mod prompt;
 mod proxy;
 mod question;
@@ -36,11 +43,15 @@ mod spans;
 mod stream;
 mod task;
 mod ticket;
+mod tls;
 mod wire;
 
 pub use access_log::AccessLogTarget;
 pub use config::RouterConfig;
 pub use driver::{Driver, DriverError};
 pub use forecast::{PredictorError, PredictorSource};
+pub use keys::{NewKey, NoRandomness, new_key};
 pub use live::LiveSettings;
+pub use pii::PiiError;
 pub use server::{RunningRouter, StartError, start};
+pub use tls::TlsError;

@@ -41,6 +41,7 @@ impl LiveSettings {
             .driver
             .with_scheduler(|scheduler| *scheduler.config() != config);
         if differs {
+            self.state.set_access(&config.tenants);
             let config = Box::new(config);
             self.state.driver.on_event(Event::Configured { config });
         }

@@ -12,6 +12,7 @@ use equipoise_types::{DecisionId, Timestamp};
 use http::StatusCode;
 use tokio::sync::mpsc;
 
+use crate::access::Reservation;
 use crate::activity::Running;
 use crate::driver::Verdict;
 use crate::engines::Engine;
@@ -57,12 +58,15 @@ pub(crate) fn ask(
     state: &Arc<State>,
     mut request: Request,
     prompt_chars: u64,
+    reservation: Option<Reservation>,
     opening: impl FnOnce() -> Opening,
 ) -> Undecided {
     let (id, verdicts) = state.driver.open_mailbox();
     request.id = id;
+    let mut ticket = Ticket::new(Arc::clone(state), id, prompt_chars, state.journal.open(opening));
+    ticket.reservation = reservation;
     let undecided = Undecided {
-        ticket: Ticket::new(Arc::clone(state), id, prompt_chars, state.journal.open(opening)),
+        ticket,
         verdicts,
         tenant: request.tenant.clone(),
         prompt_tokens: request.prompt_tokens,

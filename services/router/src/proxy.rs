@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
+use crate::access::Reservation;
 use crate::cascade::{self, Held, Taken};
 use crate::driver::Verdict;
 use crate::engines::Engine;
@@ -26,12 +27,10 @@ use crate::relay::{ClientResponse, decided, error, whole};
 use crate::server::State;
 use crate::stream::RelayBody;
 use crate::ticket::Ticket;
-use crate::{headers, refusal, responses, task};
+use crate::{head, headers, refusal, responses, task};
 
 /// Longest answer in one piece that is kept to be read for its usage; a longer one breaks off.
 pub(crate) const MAX_ANSWER_BYTES: usize = 64 << 20;
-/// Longest wait for a request body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the rest of a refused body is still taken in.
 const LINGER: Duration = Duration::from_secs(5);
 /// Longest wait for the first chunk of a stream: an engine under load may let a request wait for minutes.
@@ -52,6 +51,8 @@ pub(crate) struct Asked {
     pub(crate) prompt_tokens: u32,
     /// In its caller's trace, or in one of its own.
     pub(crate) place: Place,
+    /// What it holds of its tenant's limits, until a ticket takes it over.
+    pub(crate) reservation: Option<Reservation>,
 }
 
 impl Asked {
@@ -93,11 +94,15 @@ async fn ask(
     request: http::Request<Incoming>,
 ) -> Result<(Asked, Request), Box<ErrorResponse>> {
     let (parts, body) = request.into_parts();
+    if let Err(problem) = head::check_content(&parts.headers) {
+        linger(body);
+        return Err(problem);
+    }
     let announced = parts.headers.get(header::CONTENT_LENGTH);
     let announced = announced
         .and_then(|length| length.to_str().ok()?.parse().ok())
         .unwrap_or(0);
-    let body = read_body(body, announced, state.max_body_bytes).await?;
+    let body = read_body(body, announced, state.max_body_bytes, state.body_timeout).await?;
     understand(state, endpoint, parts.headers, body)
 }
 
@@ -105,31 +110,38 @@ async fn ask(
 pub(crate) fn understand(
     state: &State,
     endpoint: Endpoint,
-    headers: HeaderMap,
+    mut headers: HeaderMap,
     body: Bytes,
 ) -> Result<(Asked, Request), Box<ErrorResponse>> {
+    let caller = state.access().caller(&headers)?;
+    if caller.came_with_key() {
+        // It opens this door, and is no engine's business.
+        headers.remove(header::AUTHORIZATION);
+    }
     let (mut prompt, mut question) = (PromptReader::new(state.prefix), Question::default());
     let parsed = RequestHead::parse_with(endpoint, &body, &mut |part| {
         prompt.read(part);
         question.read(part);
     });
     let head = parsed.map_err(|error| Box::new(error.into()))?;
-    let bad_header = |error: headers::HeaderError| {
-        Box::new(
-            ErrorResponse::invalid_request(error.to_string())
-                .with_param(error.header)
-                .with_code("invalid_header"),
-        )
-    };
-    let tenant = headers::tenant(&headers).map_err(bad_header)?;
-    let mut wishes = headers::wishes(&headers, state.driver.now()).map_err(bad_header)?;
+    caller.check_model(&head.model)?;
+    let tenant = caller.tenant.clone();
+    let now = state.driver.now();
+    let mut wishes = headers::wishes(&headers, now).map_err(|error| Box::new(error.into()))?;
     wishes.needs = needs(&head);
+    if let Some(pii) = &state.pii {
+        pii.bind(&body, &caller, &mut wishes, |detector| {
+            state.metrics.count_pii(detector);
+        })?;
+    }
     if let Some(previous) = &head.previous_response_id {
         let place = state.responses.find(previous, tenant.as_deref());
         let place = place.ok_or_else(|| Box::new(responses::unknown(previous).with_param("previous_response_id")))?;
         wishes.only = BTreeSet::from([place.name]);
     }
     let prompt_tokens = head.prompt_tokens_estimate(state.prompt_size.chars_per_token());
+    let most_tokens = u64::from(prompt_tokens) + u64::from(head.max_tokens.unwrap_or(0)) * u64::from(head.n);
+    let reservation = caller.reserve(now, most_tokens)?;
     let generates = endpoint.task() == Task::Generate;
     let mut request = Request {
         // Numbered when it is handed in.
@@ -165,6 +177,7 @@ pub(crate) fn understand(
             headers,
             tenant,
             prompt_tokens,
+            reservation,
         },
         request,
     ))
@@ -186,7 +199,12 @@ fn needs(head: &RequestHead) -> BTreeSet<Capability> {
 }
 
 /// Reads a request body that may have so many bytes.
-async fn read_body(mut body: Incoming, announced: u64, limit: usize) -> Result<Bytes, Box<ErrorResponse>> {
+async fn read_body(
+    mut body: Incoming,
+    announced: u64,
+    limit: usize,
+    longest: Duration,
+) -> Result<Bytes, Box<ErrorResponse>> {
     let too_large = || Box::new(ErrorResponse::too_large(limit as u64));
     if announced > limit as u64 {
         linger(body);
@@ -210,14 +228,14 @@ async fn read_body(mut body: Incoming, announced: u64, limit: usize) -> Result<B
         }
         Ok(Some(content.freeze()))
     };
-    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+    match tokio::time::timeout(longest, read).await {
         Ok(Ok(Some(content))) => Ok(content),
         Ok(Ok(None)) => {
             linger(body);
             Err(too_large())
         }
         Ok(Err(problem)) => Err(problem),
-        Err(_) => Err(ErrorResponse::request_timeout(BODY_TIMEOUT.as_secs()).into()),
+        Err(_) => Err(ErrorResponse::request_timeout(longest).into()),
     }
 }
 
@@ -231,11 +249,12 @@ fn linger(mut body: Incoming) {
     });
 }
 
-async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientResponse {
+async fn serve(state: Arc<State>, mut asked: Asked, mut request: Request) -> ClientResponse {
     let (id, mut verdicts) = state.driver.open_mailbox();
     request.id = id;
     let record = state.journal.open(|| asked.opening(Door::Proxy));
     let mut ticket = Ticket::new(Arc::clone(&state), id, asked.head.prompt_chars, record);
+    ticket.reservation = asked.reservation.take();
     state.driver.arrive(request);
     // A first answer that was not shown, while a better one is asked for.
     let mut held: Option<Box<Held>> = None;

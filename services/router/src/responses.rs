@@ -13,6 +13,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
+use crate::access::Caller;
 use crate::engines::Engine;
 use crate::proxy::Content;
 use crate::relay::{ClientResponse, error};
@@ -120,11 +121,11 @@ pub(crate) fn allowed(rest: &str) -> Option<&'static str> {
 }
 
 /// Passes a request about one response on to the engine that made it.
-pub(crate) async fn pass(state: &State, tenant: Option<&str>, request: http::Request<Incoming>) -> ClientResponse {
+pub(crate) async fn pass(state: &State, caller: &Caller, request: http::Request<Incoming>) -> ClientResponse {
     let path = request.uri().path();
     let rest = path.strip_prefix(RESPONSES).unwrap_or_default();
     let id = rest.split('/').next().unwrap_or_default();
-    let place = state.responses.find(id, tenant);
+    let place = state.responses.find(id, caller.tenant.as_deref());
     let Some((place, engine)) = place.and_then(|place| Some((place.clone(), state.engines.get(place.instance)?)))
     else {
         return error(&unknown(id).with_param("response_id"));
@@ -141,7 +142,7 @@ pub(crate) async fn pass(state: &State, tenant: Option<&str>, request: http::Req
         parts.method
     };
     *onward.uri_mut() = parts.uri;
-    *onward.headers_mut() = forwarded(&parts.headers);
+    *onward.headers_mut() = forwarded(&parts.headers, caller);
     match engine.client.send(onward).await {
         Ok(answer) => {
             let (mut head, body) = answer.into_parts();
@@ -162,12 +163,15 @@ pub(crate) async fn pass(state: &State, tenant: Option<&str>, request: http::Req
 }
 
 /// What of a client's headers an engine sees: nothing of ours, and no length that may not be true any more.
-fn forwarded(headers: &HeaderMap) -> HeaderMap {
+fn forwarded(headers: &HeaderMap, caller: &Caller) -> HeaderMap {
     let passes = |name: &str| !name.starts_with("x-equipoise-");
     let kept = headers.iter().filter(|(name, _)| passes(name.as_str()));
     let mut kept: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
     kept.remove(header::CONTENT_LENGTH);
     kept.remove(header::EXPECT);
+    if caller.came_with_key() {
+        kept.remove(header::AUTHORIZATION);
+    }
     kept
 }
 
@@ -176,7 +180,7 @@ async fn small(body: Incoming) -> Result<Bytes, ErrorResponse> {
     match read {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(_)) => Err(ErrorResponse::too_large(MAX_BODY_BYTES as u64)),
-        Err(_) => Err(ErrorResponse::request_timeout(BODY_TIMEOUT.as_secs())),
+        Err(_) => Err(ErrorResponse::request_timeout(BODY_TIMEOUT)),
     }
 }
 

@@ -142,11 +142,19 @@ fn report_within(asked_ms: u32) -> Result<Duration, Status> {
 #[tonic::async_trait]
 impl RouteService for Route {
     async fn pick(&self, request: Request<v1::PickRequest>) -> Result<Response<v1::PickResponse>, Status> {
+        let key = request.metadata().get("authorization").cloned();
         let asked = request.into_inner();
         let within = report_within(asked.report_within_ms)?;
-        let wanted = wanted::request(&self.state, asked).map_err(|problem| status(&problem))?;
+        let key = key.and_then(|key| http::HeaderValue::from_bytes(key.as_encoded_bytes()).ok());
+        let wanted = wanted::request(&self.state, key, asked).map_err(|problem| status(&problem))?;
         self.open.has_room()?;
-        let undecided = pick::ask(&self.state, wanted.request, wanted.prompt_chars, || wanted.opening);
+        let undecided = pick::ask(
+            &self.state,
+            wanted.request,
+            wanted.prompt_chars,
+            wanted.reservation,
+            || wanted.opening,
+        );
         self.decide(undecided, within).await
     }
 

@@ -6,12 +6,13 @@ use equipoise_openai::{Endpoint, ErrorResponse};
 use http::{HeaderValue, Method, header};
 use hyper::body::Incoming;
 
+use crate::access::Caller;
 use crate::feedback::{self, FEEDBACK};
 use crate::journal::REQUEST_ID;
-use crate::proxy;
 use crate::relay::{ClientResponse, content, error};
 use crate::responses::{self, RESPONSES};
 use crate::server::{self, DECISIONS, MODELS, State};
+use crate::{head, proxy};
 
 /// The methods of what is read only.
 const READ: &str = "GET, HEAD";
@@ -25,36 +26,71 @@ pub(crate) async fn respond(state: Arc<State>, mut request: http::Request<Incomi
 }
 
 async fn answer(state: Arc<State>, request: http::Request<Incoming>) -> ClientResponse {
+    if let Err(problem) = head::check(request.headers()) {
+        return refuse(&state, &problem, "invalid_head");
+    }
     let path = request.uri().path();
-    let Some(allowed) = allowed(path) else {
+    let Some(allowed) = allowed(&state, path) else {
         return error(&ErrorResponse::not_found(&shortened(path)));
     };
     let method = request.method();
     if !allowed.split(", ").any(|name| name == method.as_str()) {
         return not_allowed(method, path, allowed);
     }
+    match path {
+        "/health" | "/ping" => return server::health(&state),
+        "/metrics" => return server::metrics(&state),
+        _ => {}
+    }
+    let caller = match state.access().caller(request.headers()) {
+        Ok(caller) => caller,
+        Err(problem) => return refuse(&state, &problem, "unauthorized"),
+    };
+    let driver = Arc::clone(&state);
+    let mut response = answer_to(state, &caller, request).await;
+    caller.describe(driver.driver.now(), response.headers_mut());
+    response
+}
+
+/// Answers who is known.
+async fn answer_to(state: Arc<State>, caller: &Caller, request: http::Request<Incoming>) -> ClientResponse {
+    let path = request.uri().path();
     if let Some(endpoint) = Endpoint::from_path(path) {
         return proxy::complete(state, endpoint, request).await;
     }
     if path.starts_with(RESPONSES) {
-        return responses::pass(&state, None, request).await;
+        return responses::pass(&state, caller, request).await;
     }
     match path {
         FEEDBACK => feedback::post(&state, request.into_body()).await,
-        "/v1/models" => server::models(&state),
-        "/health" | "/ping" => server::health(&state),
-        "/metrics" => server::metrics(&state),
+        "/v1/models" => server::models(&state, caller),
         "/version" => version(),
         _ => match (path.strip_prefix(DECISIONS), path.strip_prefix(MODELS)) {
             (Some(name), _) => server::decision(&state, name),
-            (None, Some(id)) => server::model(&state, id),
+            (None, Some(id)) => server::model(&state, caller, id),
             (None, None) => error(&ErrorResponse::not_found(&shortened(path))),
         },
     }
 }
 
+/// Counts a refusal that no decision came to.
+fn refuse(state: &State, problem: &ErrorResponse, reason: &'static str) -> ClientResponse {
+    state.metrics.count_refusal(reason);
+    error(problem)
+}
+
 /// The methods that a path takes, as `Allow` has them; `None` where there is nothing.
-fn allowed(path: &str) -> Option<&'static str> {
+fn allowed(state: &State, path: &str) -> Option<&'static str> {
+    let hidden = match path {
+        // Operators read them on a listener of their own.
+        "/metrics" => !state.public_metrics,
+        // A decision tells of all tenants' work.
+        _ => path.starts_with(DECISIONS) && state.access().asks_for_keys(),
+    };
+    if hidden { None } else { methods(path) }
+}
+
+fn methods(path: &str) -> Option<&'static str> {
     if Endpoint::from_path(path).is_some() || path == FEEDBACK {
         return Some("POST");
     }
@@ -98,12 +134,12 @@ mod tests {
     #[test]
     fn every_path_says_what_it_takes() {
         for endpoint in Endpoint::ALL {
-            assert_eq!(allowed(endpoint.path()), Some("POST"));
+            assert_eq!(methods(endpoint.path()), Some("POST"));
         }
         for page in ["/health", "/v1/models", "/v1/models/llama/8b", "/v1/decisions/router-1"] {
-            assert_eq!(allowed(page), Some(READ), "{page}");
+            assert_eq!(methods(page), Some(READ), "{page}");
         }
-        assert_eq!(allowed("/v1/responses/resp_1/cancel"), Some("POST"));
+        assert_eq!(methods("/v1/responses/resp_1/cancel"), Some("POST"));
         for nothing in [
             "/",
             "/v1",
@@ -113,7 +149,7 @@ mod tests {
             "/v1/responses/a/b",
             "//health",
         ] {
-            assert_eq!(allowed(nothing), None, "{nothing}");
+            assert_eq!(methods(nothing), None, "{nothing}");
         }
     }
 

@@ -1,6 +1,5 @@
 //! The HTTP server of a router: listening, routing by path, draining.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,37 +12,38 @@ use equipoise_scheduler::{Dispatch, PrefixSettings, TokenUsage};
 use equipoise_telemetry::{Direction, GatewayMetrics, ObservingMetrics, RouterMetrics, exposition};
 use equipoise_types::{DecisionId, RequestId, Timestamp};
 use http::{HeaderValue, StatusCode};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
-use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::RouterConfig;
+use crate::access::{Access, Caller};
 use crate::access_log::AccessLog;
 use crate::activity::{ActivityLog, Ending, Running};
+use crate::connection::{Door, Side};
 use crate::control;
 use crate::driver::{Driver, DriverError};
 use crate::engines::{Engine, Engines};
 use crate::forecast::{Forecaster, PredictorError};
 use crate::grpc;
+use crate::head::{MOST_HEAD_BYTES, MOST_HEADERS};
 use crate::journal::Journal;
 use crate::live::LiveSettings;
+use crate::pii::{Pii, PiiError};
 use crate::proxy::AUTO;
 use crate::relay::{ClientResponse, content, error};
 use crate::responses::Responses;
-use crate::routes;
 use crate::size::PromptSize;
 use crate::span_export::SpanQueue;
+use crate::tls::{Certificates, TlsError};
 
-/// A client that sends its headers slower than this is let go.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
-/// A client that reads nothing of what was sent to it for this long is let go (the kernel's TCP_USER_TIMEOUT).
-const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often an HTTP/2 client is asked whether it is still there, and how long it may take to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Requests at a time on one HTTP/2 connection: a gateway in front may have one for all of its clients.
 const MOST_H2_STREAMS: u32 = 1000;
@@ -74,7 +74,11 @@ pub(crate) struct State {
     pub(crate) responses: Responses,
     pub(crate) prefix: PrefixSettings,
     pub(crate) forecaster: Forecaster,
+    access: RwLock<Arc<Access>>,
+    pub(crate) pii: Option<Pii>,
+    pub(crate) public_metrics: bool,
     pub(crate) max_body_bytes: usize,
+    pub(crate) body_timeout: Duration,
     registry: Registry,
     started_unix_s: u64,
 }
@@ -83,6 +87,16 @@ impl State {
     /// Whether the control plane's stream is up.
     pub(crate) fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Who may ask, as things are now.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access.read())
+    }
+
+    /// Takes other tenants over: keys, models, limits. What was used of a limit is forgotten.
+    pub(crate) fn set_access(&self, tenants: &std::collections::BTreeMap<String, equipoise_scheduler::TenantSettings>) {
+        *self.access.write() = Arc::new(Access::new(tenants));
     }
 
     pub(crate) fn set_connected(&self, connected: bool) {
@@ -184,6 +198,12 @@ pub enum StartError {
     /// The driver cannot be set up.
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// The gate for personal data makes no sense.
+    #[error(transparent)]
+    Pii(#[from] PiiError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The predictor cannot be used.
     #[error(transparent)]
     Predictor(#[from] PredictorError),
@@ -208,6 +228,7 @@ pub enum StartError {
 pub struct RunningRouter {
     addr: SocketAddr,
     grpc_addr: Option<SocketAddr>,
+    admin_addr: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     grpc: Option<JoinHandle<()>>,
@@ -241,6 +262,12 @@ impl RunningRouter {
     #[must_use]
     pub fn settings(&self) -> LiveSettings {
         LiveSettings::new(Arc::clone(&self.state))
+    }
+
+    /// Where operators find its metrics, if anywhere.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
     }
 
     /// How many instances it knows that may get work now.
@@ -310,6 +337,12 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         Some(addr) => Some(listen(addr).await?),
         None => None,
     };
+    let admin = match config.admin_listen {
+        Some(addr) => Some(listen(addr).await?),
+        None => None,
+    };
+    let pii = config.pii.as_ref().map(Pii::new).transpose()?;
+    let tls = config.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
     let forecaster = Forecaster::new(&config.predictor)?;
     let access_log = config.access_log.as_ref().map(AccessLog::open).transpose();
     let access_log = access_log.map_err(StartError::AccessLog)?;
@@ -337,7 +370,11 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         responses: Responses::default(),
         prefix: config.scheduler.prefix,
         forecaster,
+        access: RwLock::new(Arc::new(Access::new(&config.scheduler.tenants))),
+        pii,
+        public_metrics: config.public_metrics,
         max_body_bytes: config.max_body_bytes,
+        body_timeout: config.body_timeout,
         registry,
         started_unix_s: since_unix.as_secs(),
     });
@@ -353,10 +390,29 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
     let grpc_addr = grpc.as_ref().map(|(_, addr)| *addr);
     let grpc = grpc.map(|(listener, _)| tokio::spawn(grpc::serve(listener, Arc::clone(&state), stopping.clone())));
     let drain_timeout = config.drain_timeout;
-    let server = tokio::spawn(accept(listener, Arc::clone(&state), stopping, drain_timeout));
+    let door = |side, tls| {
+        Arc::new(Door {
+            state: Arc::clone(&state),
+            side,
+            http: protocols(config.head_timeout),
+            tls,
+        })
+    };
+    if let Some(certificates) = &tls {
+        tasks.push(tokio::spawn(Arc::clone(certificates).follow()));
+    }
+    let admin_addr = admin.as_ref().map(|(_, addr)| *addr);
+    if let Some((listener, _)) = admin {
+        // Operators look on while answers run out: it ends with the router.
+        let (side, never) = (door(Side::Admin, None), stopping.clone());
+        tasks.push(tokio::spawn(accept(listener, side, never, config.drain_timeout)));
+    }
+    let public = door(Side::Public, tls);
+    let server = tokio::spawn(accept(listener, public, stopping, config.drain_timeout));
     Ok(RunningRouter {
         addr,
         grpc_addr,
+        admin_addr,
         stop,
         server,
         grpc,
@@ -366,14 +422,8 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
     })
 }
 
-async fn accept(
-    listener: TcpListener,
-    state: Arc<State>,
-    mut stopping: watch::Receiver<bool>,
-    drain_timeout: Duration,
-) {
+async fn accept(listener: TcpListener, door: Arc<Door>, mut stopping: watch::Receiver<bool>, drain_timeout: Duration) {
     let graceful = GracefulShutdown::new();
-    let http = protocols();
     loop {
         let (socket, _) = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -387,25 +437,7 @@ async fn accept(
             },
             () = asked_to_stop(&mut stopping) => break,
         };
-        // A client that takes nothing for so long holds a slot for nobody.
-        if let Err(error) = SockRef::from(&socket).set_tcp_user_timeout(Some(CLIENT_STALL_TIMEOUT)) {
-            tracing::debug!("user timeout: {error}");
-        }
-        // Tokens must not wait for the one before to be acknowledged.
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!("nodelay: {error}");
-        }
-        let state = Arc::clone(&state);
-        let service = service_fn(move |request| {
-            let state = Arc::clone(&state);
-            async move { Ok::<_, Infallible>(routes::respond(state, request).await) }
-        });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(socket), service).into_owned());
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection ended: {error}");
-            }
-        });
+        tokio::spawn(Arc::clone(&door).serve(socket, graceful.watcher()));
     }
     drop(listener);
     if tokio::time::timeout(drain_timeout, graceful.shutdown()).await.is_err() {
@@ -414,16 +446,19 @@ async fn accept(
 }
 
 /// HTTP/1.1, or HTTP/2 where the client begins with its preface (prior knowledge) or has agreed on it in TLS.
-pub(crate) fn protocols() -> auto::Builder<TokioExecutor> {
+pub(crate) fn protocols(head_timeout: Duration) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+        .max_headers(MOST_HEADERS)
+        .max_buf_size(MOST_HEAD_BYTES)
+        .header_read_timeout(head_timeout);
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MOST_H2_STREAMS)
-        .keep_alive_interval(HEADER_TIMEOUT)
-        .keep_alive_timeout(HEADER_TIMEOUT);
+        .max_header_list_size(MOST_HEAD_BYTES as u32)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_INTERVAL);
     http
 }
 
@@ -432,12 +467,12 @@ pub(crate) async fn asked_to_stop(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stop| *stop).await);
 }
 
-pub(crate) fn models(state: &State) -> ClientResponse {
-    content("application/json", ModelList::new(cards(state)).to_json())
+pub(crate) fn models(state: &State, caller: &Caller) -> ClientResponse {
+    content("application/json", ModelList::new(cards(state, caller)).to_json())
 }
 
-pub(crate) fn model(state: &State, id: &str) -> ClientResponse {
-    let cards = cards(state);
+pub(crate) fn model(state: &State, caller: &Caller, id: &str) -> ClientResponse {
+    let cards = cards(state, caller);
     match cards.iter().find(|card| card.id == id) {
         Some(card) => match serde_json::to_vec(card) {
             Ok(json) => content("application/json", json),
@@ -450,7 +485,7 @@ pub(crate) fn model(state: &State, id: &str) -> ClientResponse {
     }
 }
 
-fn cards(state: &State) -> Vec<ModelCard> {
+fn cards(state: &State, caller: &Caller) -> Vec<ModelCard> {
     let served = state.driver.with_scheduler(|scheduler| {
         let fleet = scheduler.fleet();
         let context = |name: &str| {
@@ -461,6 +496,7 @@ fn cards(state: &State) -> Vec<ModelCard> {
         };
         fleet
             .served_models()
+            .filter(|model| caller.may_use(&model.name))
             .map(|model| (model.name.clone(), context(&model.name)))
             .collect::<Vec<_>>()
     });

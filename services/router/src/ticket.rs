@@ -8,6 +8,7 @@ use equipoise_telemetry::Outcome;
 use equipoise_types::{RequestId, Timestamp};
 use http::StatusCode;
 
+use crate::access::Reservation;
 use crate::engines::Engine;
 use crate::journal::{Closing, Record};
 use crate::server::State;
@@ -18,6 +19,8 @@ pub(crate) struct Ticket {
     pub(crate) id: RequestId,
     pub(crate) model: String,
     pub(crate) arrived_at: Timestamp,
+    /// What it holds of its tenant's limits.
+    pub(crate) reservation: Option<Reservation>,
     prompt_chars: u64,
     /// What is told of it in the end, if anything.
     record: Option<Box<Record>>,
@@ -34,6 +37,7 @@ impl Ticket {
             id,
             model: "none".to_owned(),
             arrived_at,
+            reservation: None,
             prompt_chars,
             record,
             ended: false,
@@ -84,6 +88,7 @@ impl Ticket {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        self.settle(outcome, usage);
         self.state.close(self.id, usage, outcome != Outcome::Answered);
         self.state.driver.close_mailbox(self.id);
         self.state.metrics.count_request(&self.model, outcome);
@@ -97,6 +102,18 @@ impl Ticket {
         }
         if let Some(event) = event {
             self.state.driver.on_event(event);
+        }
+    }
+
+    /// What was answered counts as the engine counted it, what never ran not at all, and the rest as it was estimated.
+    fn settle(&mut self, outcome: Outcome, usage: Option<TokenUsage>) {
+        let spent = match (outcome, usage) {
+            (_, Some(usage)) => u64::from(usage.prompt_tokens) + u64::from(usage.output_tokens),
+            (Outcome::Refused | Outcome::Failed, None) => 0,
+            (Outcome::Answered | Outcome::Cancelled, None) => return,
+        };
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(self.state.driver.now(), spent);
         }
     }
 

@@ -99,6 +99,37 @@ fn cases() -> Vec<Case> {
             ..sound("unknown path")
         },
         Case {
+            method: Method::DELETE,
+            path: "/v1/models/gemma-2-2b",
+            status: 405,
+            code: "method_not_allowed",
+            says: &["DELETE", "GET"],
+            ..sound("wrong method below a page")
+        },
+        Case {
+            header: Some(("content-type", "multipart/form-data; boundary=x")),
+            status: 415,
+            code: "unsupported_media_type",
+            says: &["application/json"],
+            ..sound("another kind of body")
+        },
+        Case {
+            header: Some(("content-encoding", "gzip")),
+            status: 415,
+            code: "unsupported_media_type",
+            ..sound("a compressed body")
+        },
+        Case {
+            body: format!(
+                r#"{{"model":"auto","messages":[{{"role":"user","content":"x"}}],"x":{}1{}}}"#,
+                "[".repeat(100_000),
+                "]".repeat(100_000)
+            ),
+            code: "invalid_json",
+            says: &["recursion limit", "byte "],
+            ..sound("deep nesting")
+        },
+        Case {
             header: Some(("x-equipoise-quality-min", "high")),
             code: "invalid_header",
             says: &["x-equipoise-quality-min", "`high`", "from 0 to 1"],
@@ -146,6 +177,69 @@ async fn a_truncated_request_costs_nothing() {
         assert_eq!(answer.contains("broke off"), sent.starts_with("POST"), "{answer}");
     }
     serves(&up.router).await;
+}
+
+/// What two readers could understand in two ways, what never ends, and what is too much.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_framing_is_refused() {
+    let up = Up::start(&[]).await;
+    let post = |headers: &str, body: &str| {
+        format!("POST {CHAT} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n{headers}\r\n{body}")
+    };
+    let many: String = (0..150).map(|index| format!("x-{index}: 1\r\n")).collect();
+    let long = format!("x-long: {}\r\n", "y".repeat(100 << 10));
+    let cases = [
+        (
+            "two lengths",
+            post("content-length: 2\r\ncontent-length: 3\r\n", "{}"),
+            "400",
+        ),
+        (
+            "a length twice",
+            post("content-length: 2\r\ncontent-length: 2\r\n", "{}"),
+            "400",
+        ),
+        ("a length that is none", post("content-length: -1\r\n", ""), "400"),
+        (
+            "a chunk without end",
+            post("transfer-encoding: chunked\r\n", "ffffffffffffffffff\r\n"),
+            "400",
+        ),
+        (
+            "a chunk that is none",
+            post("transfer-encoding: chunked\r\n", "zz\r\n{}"),
+            "400",
+        ),
+        (
+            "a header of ours twice",
+            post(
+                "x-equipoise-explain: 1\r\nx-equipoise-explain: 1\r\ncontent-length: 2\r\n",
+                "{}",
+            ),
+            "400",
+        ),
+        (
+            "not UTF-8 for a header",
+            post("x-equipoise-labels: zone=\u{e9}\r\ncontent-length: 2\r\n", "{}"),
+            "400",
+        ),
+        ("too many headers", post(&many, ""), "431"),
+        ("a header too long", post(&long, ""), "431"),
+        ("no HTTP", "\u{16}\u{3}\u{1}\u{2}\r\n\r\n".to_owned(), "400"),
+    ];
+    for (what, sent, status) in cases {
+        let mut socket = TcpStream::connect(up.router.address()).await.expect("connects");
+        // It may be refused before it is written.
+        drop(socket.write_all(sent.as_bytes()).await);
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut answer)).await;
+        drop(read.expect("the router lets the connection go"));
+        let answer = String::from_utf8_lossy(&answer);
+        let first = answer.lines().next().unwrap_or_default();
+        assert_eq!(first.split(' ').nth(1), Some(status), "{what}: {answer}");
+    }
+    serves(&up.router).await;
+    assert!(!up.process.output().contains("panicked"));
 }
 
 async fn serves(router: &Client) {

@@ -17,6 +17,8 @@ pub(crate) const COMPLETIONS: &str = "/v1/completions";
 #[derive(Clone)]
 pub(crate) struct Client {
     base: String,
+    /// Where its metrics are.
+    admin: String,
     http: hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -32,8 +34,10 @@ impl Client {
     /// For the server at `base`, `http://host:port`.
     pub(crate) fn new(base: &str) -> Self {
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+        let base = base.trim_end_matches('/').to_owned();
         Self {
-            base: base.trim_end_matches('/').to_owned(),
+            admin: base.clone(),
+            base,
             http,
         }
     }
@@ -43,6 +47,7 @@ impl Client {
         let mut builder = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
         Self {
             base: base.trim_end_matches('/').to_owned(),
+            admin: base.trim_end_matches('/').to_owned(),
             http: builder.http2_only(true).build_http(),
         }
     }
@@ -50,6 +55,20 @@ impl Client {
     /// `http://host:port`.
     pub(crate) fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Its metrics are on a listener of their own.
+    pub(crate) fn with_admin(mut self, admin: &str) -> Self {
+        admin.trim_end_matches('/').clone_into(&mut self.admin);
+        self
+    }
+
+    /// What operators see of it.
+    pub(crate) fn admin(&self) -> Self {
+        Self {
+            base: self.admin.clone(),
+            ..self.clone()
+        }
     }
 
     /// `host:port`.
@@ -138,7 +157,7 @@ impl Client {
 
     /// The sum of a metric over the series whose labels contain `label`; `None` if there is none.
     pub(crate) async fn metric(&self, name: &str, label: &str) -> Option<f64> {
-        let page = self.get("/metrics").await.text();
+        let page = self.admin().get("/metrics").await.text();
         let series = page.lines().filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
             let (found, labels) = series.split_once('{').unwrap_or((series, ""));

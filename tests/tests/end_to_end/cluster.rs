@@ -29,13 +29,14 @@ impl Up {
         let mut process = Process::start(&arguments);
         process.line_with("Stop:").await;
         let router = url(&process.line_with("OpenAI API").await);
+        let admin = url(&process.line_with("router admin").await);
         let page = url(&process.line_with("fleet page").await);
         let control = url(&process.line_with("control plane").await);
         let output = process.output();
         assert!(!output.contains("warning: only"), "the whole fleet answers: {output}");
         Self {
             process,
-            router: Client::new(router.trim_end_matches("/v1")),
+            router: Client::new(router.trim_end_matches("/v1")).with_admin(&admin),
             page: Client::new(&page),
             control,
         }
@@ -103,7 +104,8 @@ pub(crate) async fn router_with(control: &str, name: &str, policy: &str) -> (Pro
     ];
     let mut process = Process::start(&arguments);
     let url = url(&process.line_with("router: http").await);
-    let client = Client::new(url.trim_end_matches("/v1"));
+    let admin = self::url(&process.line_with("router: admin").await);
+    let client = Client::new(url.trim_end_matches("/v1")).with_admin(admin.trim_end_matches("/metrics"));
     (process, client)
 }
 

@@ -33,6 +33,7 @@ mod overload;
 mod real_vllm;
 mod reload;
 mod replay;
+mod security;
 mod simulate;
 mod soak;
 mod streams;

@@ -26,6 +26,7 @@ impl Process {
         command
             .args(arguments)
             .env_remove("EQUIPOISE_CONTROL")
+            .env("EQUIPOISE_ADMIN_LISTEN", "127.0.0.1:0")
             .env("EQUIPOISE_LOG", "info");
         Self::spawn(&format!("equipoise {}", arguments.join(" ")), &mut command).expect("the product starts")
     }

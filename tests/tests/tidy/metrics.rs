@@ -9,8 +9,8 @@ use crate::repository::root;
 const HEAD: &str = "\
 # Metrics
 
-Every metric that Equipoise exposes. Routers serve theirs at `/metrics` beside the OpenAI API, the control plane beside
-the fleet page. An agent records its own, but serves no page of them yet.
+Every metric that Equipoise exposes. Routers serve theirs at `/metrics` of the admin listener (and beside the
+OpenAI API with `--public-metrics`), the control plane beside the fleet page. An agent records its own, but serves no page of them yet.
 
 This file is the catalogue in `crates/telemetry`, rendered. After a change there:
 `EQUIPOISE_BLESS=1 cargo test -p equipoise-tests --test tidy metrics`.

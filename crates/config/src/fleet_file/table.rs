@@ -10,6 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::services::{AgentSection, ControlPlaneSection, RouterSection, TracingSection};
+use crate::{PiiSettings, TlsSettings};
 
 /// A configuration file.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -18,6 +19,10 @@ pub(crate) struct FileTable {
     /// How requests are placed.
     #[schemars(with = "Option<SchedulerConfig>")]
     pub(crate) scheduler: Option<Spanned<SchedulerConfig>>,
+    /// What is done with personal data.
+    pub(crate) pii: Option<PiiSettings>,
+    /// Certificates of a router's public listener.
+    pub(crate) tls: Option<TlsSettings>,
     /// What holds for tenants, by name.
     #[schemars(with = "Option<BTreeMap<String, TenantSettings>>")]
     pub(crate) tenants: Option<Spanned<BTreeMap<String, TenantSettings>>>,

@@ -10,13 +10,14 @@ use crate::tenants::Spending;
 use crate::{Refusal, TokenUsage};
 
 impl Scheduler {
-    /// A tenant's labels bind its requests, whatever they ask for. Needs are let go of where no instance says what it can do:
+    /// A tenant's labels and models bind its requests, whatever they ask for. Needs are let go of where no instance says what it can do:
     /// the request then waits in line like any other.
     pub(super) fn bind(&self, request: &mut Request) {
         if let Some(tenant) = request.tenant.as_ref().and_then(|name| self.config.tenants.get(name)) {
             for (key, value) in &tenant.labels {
                 request.wishes.labels.insert(key.clone(), value.clone());
             }
+            request.wishes.models.clone_from(&tenant.models);
         }
         let declares = |instance: &equipoise_fleet::Instance| instance.spec.labels.contains_key(CAPABILITIES_LABEL);
         if !request.wishes.needs.is_empty() && !self.fleet.iter().any(declares) {

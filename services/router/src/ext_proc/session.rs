@@ -226,14 +226,28 @@ impl Session {
         // Envoy sends an id with every request, unless it is told not to.
         let mut headers = head.headers;
         self.state.journal.name(&mut headers, &self.state.process);
-        let (asked, mut request) = match understand(&self.state, endpoint, headers, body.clone()) {
+        let (mut asked, mut request) = match understand(&self.state, endpoint, headers, body.clone()) {
             Ok(understood) => understood,
             Err(problem) => return Ok(self.refuse(&problem)),
         };
-        request.wishes.only = only;
-        let undecided = pick::ask(&self.state, request, asked.head.prompt_chars, || {
-            asked.opening(Door::ExtProc)
-        });
+        // What lives on one instance already has its own.
+        if request.wishes.only.is_empty() {
+            request.wishes.only = only;
+        } else if !only.is_empty() {
+            request.wishes.only.retain(|name| only.contains(name));
+            if request.wishes.only.is_empty() {
+                let problem =
+                    "The instance that this request belongs to is not among the endpoints that the gateway offers.";
+                return Ok(self.refuse(&ErrorResponse::unavailable(problem)));
+            }
+        }
+        let undecided = pick::ask(
+            &self.state,
+            request,
+            asked.head.prompt_chars,
+            asked.reservation.take(),
+            || asked.opening(Door::ExtProc),
+        );
         self.phase = Phase::Deciding {
             body,
             model: asked.head.model,
@@ -273,6 +287,10 @@ impl Session {
         self.state.gateway.count_ext_proc(ExtProcOutcome::Picked);
         self.phase = Phase::Sent(pick, address);
         let mut destination = answer::destination(address);
+        if let (Some(mutation), true) = (&mut destination.header_mutation, self.state.access().asks_for_keys()) {
+            // It opened this door, and is no engine's business.
+            mutation.remove_headers.push("authorization".to_owned());
+        }
         if self.request_mode == BodySendMode::FullDuplexStreamed {
             let first = Answer::RequestHeaders(answer::headers(destination));
             let mut answers = vec![with_metadata(first, address)];

@@ -7,8 +7,9 @@ use equipoise_policy::{Prefix, Request, Target};
 use equipoise_proto::v1;
 use equipoise_proto::v1::pick_request::Prompt;
 use equipoise_types::RequestId;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::access::Reservation;
 use crate::headers;
 use crate::journal::{Door, Opening, request_id};
 use crate::prompt::PromptReader;
@@ -39,13 +40,18 @@ fn as_headers(wishes: impl IntoIterator<Item = (String, String)>) -> Result<Head
 pub(super) struct Wanted {
     pub(super) request: Request,
     pub(super) prompt_chars: u64,
+    /// What it holds of its tenant's limits.
+    pub(super) reservation: Option<Reservation>,
     pub(super) opening: Opening,
 }
 
 /// Reads it.
-pub(super) fn request(state: &State, asked: v1::PickRequest) -> Result<Wanted, Refused> {
+pub(super) fn request(state: &State, key: Option<HeaderValue>, asked: v1::PickRequest) -> Result<Wanted, Refused> {
     let mut wishes = as_headers(asked.wishes)?;
     state.journal.name(&mut wishes, &state.process);
+    if let Some(key) = key {
+        wishes.insert(header::AUTHORIZATION, key);
+    }
     match asked.prompt {
         Some(Prompt::Body(body)) => {
             if !asked.model.is_empty() || asked.max_output_tokens.is_some() || asked.streams {
@@ -58,10 +64,11 @@ pub(super) fn request(state: &State, asked: v1::PickRequest) -> Result<Wanted, R
             if body.content.len() > state.max_body_bytes {
                 return Err(Box::new(ErrorResponse::too_large(state.max_body_bytes as u64)));
             }
-            let (asked, request) = understand(state, endpoint, wishes, body.content.into())?;
+            let (mut asked, request) = understand(state, endpoint, wishes, body.content.into())?;
             Ok(Wanted {
                 request,
                 prompt_chars: asked.head.prompt_chars,
+                reservation: asked.reservation.take(),
                 opening: asked.opening(Door::Route),
             })
         }
@@ -69,13 +76,15 @@ pub(super) fn request(state: &State, asked: v1::PickRequest) -> Result<Wanted, R
             if asked.model.is_empty() {
                 return Err(invalid("`model` is empty; name a model, or `auto`"));
             }
+            let caller = state.access().caller(&wishes)?;
+            caller.check_model(&asked.model)?;
             let opening = Opening {
                 door: Door::Route,
                 request_id: request_id(&wishes),
                 place: state.journal.place(&wishes),
                 path: "",
                 model: asked.model.clone(),
-                tenant: headers::tenant(&wishes).ok().flatten(),
+                tenant: caller.tenant.clone(),
                 stream: asked.streams,
                 bytes_in: 0,
             };
@@ -87,7 +96,7 @@ pub(super) fn request(state: &State, asked: v1::PickRequest) -> Result<Wanted, R
                 } else {
                     Target::Model(asked.model)
                 },
-                tenant: headers::tenant(&wishes).map_err(refuse)?,
+                tenant: caller.tenant.clone(),
                 prompt_tokens: 0,
                 max_output_tokens: asked.max_output_tokens,
                 streams: asked.streams,
@@ -100,10 +109,21 @@ pub(super) fn request(state: &State, asked: v1::PickRequest) -> Result<Wanted, R
                     request.prompt_tokens = tokens;
                     0
                 }
-                Some(Prompt::Text(text)) if !text.is_empty() => read(state, &mut request, &text),
+                Some(Prompt::Text(text)) if !text.is_empty() => {
+                    if let Some(pii) = &state.pii {
+                        // As it would stand in a body: what a text may not hold it may not hold by this door.
+                        let body = serde_json::json!({"prompt": text}).to_string();
+                        pii.bind(body.as_bytes(), &caller, &mut request.wishes, |detector| {
+                            state.metrics.count_pii(detector);
+                        })?;
+                    }
+                    read(state, &mut request, &text)
+                }
                 _ => return Err(invalid("there is no prompt; send `text`, `tokens` or `body`")),
             };
+            let most_tokens = u64::from(request.prompt_tokens) + u64::from(request.max_output_tokens.unwrap_or(0));
             Ok(Wanted {
+                reservation: caller.reserve(state.driver.now(), most_tokens)?,
                 request,
                 prompt_chars,
                 opening,
