@@ -37,6 +37,12 @@ impl ModelState {
         2 * self.ejected > self.present
     }
 
+    /// Mean batch that its requests joined lately, at least 1.
+    #[must_use]
+    pub fn company(&self, now: Timestamp) -> f64 {
+        self.company.batch(now)
+    }
+
     /// Somebody served it when time was advanced last.
     #[must_use]
     pub fn is_served(&self) -> bool {
@@ -87,7 +93,7 @@ impl Fleet {
     /// Where the delta speaks of an instance that was never declared; the fleet is then as it was.
     pub fn apply(&mut self, now: Timestamp, delta: FleetDelta) -> Result<(), FleetError> {
         match delta {
-            FleetDelta::Upsert(spec) => self.upsert(spec),
+            FleetDelta::Upsert(spec) => self.upsert(now, spec),
             FleetDelta::Remove { name } => self.named(&name)?.present = false,
             FleetDelta::Admin { name, draining, weight } => {
                 let instance = self.named(&name)?;
@@ -109,7 +115,7 @@ impl Fleet {
             .ok_or_else(|| FleetError::UnknownInstance(name.to_owned()))
     }
 
-    fn upsert(&mut self, spec: InstanceSpec) {
+    fn upsert(&mut self, now: Timestamp, spec: InstanceSpec) {
         let model = self.model_of(&spec);
         let tier = self.tier_of(&spec);
         let slots = spec.slots();
@@ -122,7 +128,7 @@ impl Fleet {
         let instance = if let Some(known) = id.and_then(|id| self.instances.get_mut(id.index())) {
             if !known.present {
                 // Back from the dead: what it was told before does not hold; what was learned of it does.
-                known.health = crate::Health::default();
+                known.health = crate::Health::returned(now);
                 known.sample = None;
                 known.foreign = 0;
             }
@@ -276,7 +282,7 @@ impl Fleet {
     #[must_use]
     pub fn load(&self, now: Timestamp, instance: &Instance) -> InstanceLoad {
         let mut load = self.ledger.load(now, instance.id);
-        load.company = self.model(instance.model).map_or(1.0, |model| model.company.batch(now));
+        load.company = self.model(instance.model).map_or(1.0, |model| model.company(now));
         let mean_output = || {
             self.model(instance.model)
                 .map_or(0.0, |model| model.length.predict(None).mean)
@@ -342,7 +348,7 @@ impl Fleet {
         for instance in self.instances.iter().filter(|instance| instance.present) {
             if let Some((_, model)) = self.models.get_index_mut(instance.model.index()) {
                 model.present += 1;
-                model.ejected += u32::from(instance.health.ejected_until(now).is_some());
+                model.ejected += u32::from(instance.health.breaker(now) != crate::Breaker::Closed);
             }
         }
     }
@@ -369,6 +375,7 @@ impl Fleet {
             self.note_in_flight(now, instance);
             if let Some(instance) = self.instances.get_mut(instance.index()) {
                 instance.estimator.sent(&prediction);
+                instance.health.dispatched(now, request);
                 instance.peers.dispatched(now);
                 if let Some((_, tier)) = self.calibrations.get_index_mut(instance.tier) {
                     tier.sent(&prediction);
@@ -419,7 +426,7 @@ impl Fleet {
             output_tokens,
         };
         let instance = &mut self.instances[booking.instance.index()];
-        instance.health.succeeded();
+        instance.health.succeeded(now);
         instance
             .peers
             .answered(observation.ttft_s.unwrap_or(observation.e2e_s), observation.e2e_s);
@@ -455,6 +462,8 @@ impl Fleet {
         }
         if blame {
             instance.health.failed(now);
+        } else {
+            instance.health.withdrawn(request);
         }
         Some(booking)
     }

@@ -365,8 +365,10 @@ impl Physical {
         let pairs = f64::from(tokens) * (f64::from(prefix) + 0.5 * f64::from(tokens));
         let chunks = whole + f64::from(u32::from(rest > 0));
         let prefixes = chunks * f64::from(prefix) + f64::from(chunk) * 0.5 * chunks * (chunks - 1.0).max(0.0);
+        // Most prompts fit into one chunk: a whole one is not asked for where there is none.
+        let wholes = if whole > 0.0 { whole * step(chunk) } else { 0.0 };
         let parts = f64::from(self.micro_batches(decode_seqs.saturating_add(1)));
-        whole * step(chunk) + last + (pairs * self.seconds_per_pair + prefixes * self.seconds_per_kv_token) / parts
+        wholes + last + (pairs * self.seconds_per_pair + prefixes * self.seconds_per_kv_token) / parts
     }
 
     pub(super) fn energy_terms(&self, seqs: u32) -> EnergyTerms {
