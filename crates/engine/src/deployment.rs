@@ -55,6 +55,13 @@ impl Precision {
         }
     }
 
+    /// Of a name in fleet files; `None`: there is no such format.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Bf16, Self::Fp8, Self::Int8, Self::Int4, Self::Fp4, Self::Mxfp4];
+        all.into_iter().find(|format| format.name() == name)
+    }
+
     /// The name in fleet files.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -80,6 +87,10 @@ pub enum Batching {
     PrefillFirst,
 }
 
+/// From here on an all-reduce is large, bytes: 2,048 tokens of a model of 70 billion. Seen in splitwise-sim's table, where twice as
+/// many tokens on 4 or 8 GPUs take three times as long.
+pub(crate) const LARGE_MESSAGE_BYTES: f64 = 33.6e6;
+
 /// What an engine and its kernels reach on a certain GPU in a certain weight format.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Calibration {
@@ -91,10 +102,14 @@ pub struct Calibration {
     pub kv_efficiency: f64,
     /// Share of the link's bandwidth that all-reduces reach.
     pub link_efficiency: f64,
+    /// The same for messages over [`LARGE_MESSAGE_BYTES`] between more than two GPUs.
+    pub large_link_efficiency: f64,
     /// Latency of one all-reduce per doubling of the GPUs, seconds.
     pub reduce_seconds: f64,
     /// Overhead per layer and step, seconds.
     pub layer_seconds: f64,
+    /// What the host needs to launch a layer's kernels, seconds: a step takes that long at least. Zero with CUDA graphs.
+    pub host_layer_seconds: f64,
     /// The same, more, where several GPUs share the model.
     pub parallel_layer_seconds: f64,
     /// Overhead per sequence and step, seconds.
@@ -220,6 +235,8 @@ struct Format {
     bandwidth_efficiency: f64,
     flops_efficiency: f64,
     kv_efficiency: f64,
+    #[serde(default)]
+    host_layer_us: f64,
 }
 
 #[derive(Deserialize)]
@@ -236,6 +253,7 @@ struct Runtime {
     request_us_per_sequence: f64,
     reduce_us: f64,
     link_efficiency: f64,
+    large_link_efficiency: Option<f64>,
 }
 
 /// The constants of `runtime` (vllm, trtllm, sglang; the catalogue has more) on `gpu` with weights of this format.
@@ -270,8 +288,10 @@ pub fn calibration(runtime: &str, gpu: &GpuSpec, weights: Precision) -> Result<C
         flops_efficiency: format.flops_efficiency,
         kv_efficiency: format.kv_efficiency,
         link_efficiency: engine.link_efficiency,
+        large_link_efficiency: engine.large_link_efficiency.unwrap_or(engine.link_efficiency),
         reduce_seconds: engine.reduce_us * 1e-6,
         layer_seconds: engine.layer_us * 1e-6,
+        host_layer_seconds: format.host_layer_us * 1e-6,
         parallel_layer_seconds: engine.parallel_layer_us * 1e-6,
         sequence_seconds: engine.sequence_us * 1e-6,
         step_seconds: engine.step_us * 1e-6,
@@ -299,6 +319,7 @@ mod tests {
                 found.flops_efficiency,
                 found.kv_efficiency,
                 found.link_efficiency,
+                found.large_link_efficiency,
             ] {
                 assert!(
                     share > 0.0 && share <= 1.0,

@@ -27,11 +27,11 @@ pub use deployment::{Batching, Calibration, CalibrationError, Deployment, Link, 
 pub use engine::{Engine, SteadyBatch};
 pub use event::{EngineEvent, EngineRequest, EngineStats, Step, StepPart, SubmitError};
 pub use gpu::{Generation, GpuSpec, gpu, gpus};
-pub use measured::{FitError, MeasuredError, MeasuredTable, MeasuredTier, measured_table, measured_tier};
+pub use measured::{ExpertStep, FitError, MeasuredError, MeasuredTable, MeasuredTier, measured_table, measured_tier};
 pub use model::{Experts, Latent, ModelSpec, model, models};
 pub use power::PowerCurve;
 pub use prefill_side::PrefillSide;
-pub use rest::{Rest, Sleep, SleepLevel};
+pub use rest::{Rest, Sleep, SleepLevel, Waking};
 pub use serving::{DeclaredEngine, LinkSpec, PrefillSpec, Serving, ServingError, SpeculativeSpec};
 pub use shape::{EngineLimits, EngineShape, ShapeError};
 pub use step::{EnergyTerms, StepCost, StepModel, StepWork};

@@ -3,8 +3,11 @@
 //! The tables lie in `tiers/*.toml`, with source, licence and fit error; `tests/measured_tiers.rs` fits them anew from the
 //! published rows. A fleet file asks for a table by its name; what the table does not hold is an error, never a guess.
 
+use std::fmt;
+
 use serde::Deserialize;
 
+use crate::deployment::Precision;
 use crate::gpu::GpuSpec;
 use crate::model::ModelSpec;
 
@@ -15,7 +18,17 @@ const TABLES: [(&str, &str); 1] = [("mlenergy-v2", include_str!("../tiers/mlener
 /// ML.ENERGY) and half an answer of 400. What differs from it costs what the roofline says.
 pub(crate) const CONTEXT_TOKENS: f64 = 350.0;
 
-/// Steps of one tier, affine in the batch: `fixed + batch * per_seq`.
+/// What reading all experts of a mixture once costs.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpertStep {
+    /// Milliseconds.
+    pub ms: f64,
+    /// Joules, over all GPUs.
+    pub joules: f64,
+}
+
+/// Steps of one tier: `fixed + batch * per_seq`, and of a mixture the share of its experts that the batch touches.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeasuredTier {
@@ -25,6 +38,9 @@ pub struct MeasuredTier {
     pub gpu: String,
     /// GPUs that share the model.
     pub tensor_parallel: u32,
+    /// Format of the weights.
+    #[serde(default)]
+    pub weights: Precision,
     /// Duration of a step before its sequences, milliseconds.
     pub step_ms: f64,
     /// What each sequence adds, milliseconds.
@@ -33,6 +49,9 @@ pub struct MeasuredTier {
     pub step_joules: f64,
     /// What each sequence adds, joules.
     pub step_joules_per_seq: f64,
+    /// Of a mixture: what reading all experts once adds to a step; a batch that touches a part of them adds that part.
+    #[serde(default)]
+    pub experts: Option<ExpertStep>,
     /// Prompts take the roofline's time multiplied by this: measured over modelled step time at the largest batch.
     pub prefill_scale: f64,
     /// Mean answer length of the rows, tokens.
@@ -68,6 +87,55 @@ pub struct MeasuredTable {
     /// The tiers.
     #[serde(rename = "tier")]
     pub tiers: Vec<MeasuredTier>,
+}
+
+/// As a table of a file: what [`measured_table`] reads.
+impl fmt::Display for MeasuredTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "[[tier]]\nmodel = {:?}\ngpu = {:?}\ntensor_parallel = {}",
+            self.model, self.gpu, self.tensor_parallel
+        )?;
+        if self.weights != Precision::default() {
+            writeln!(f, "weights = {:?}", self.weights.name())?;
+        }
+        writeln!(
+            f,
+            "step_ms = {:.4}\nstep_ms_per_seq = {:.6}\nstep_joules = {:.5}\nstep_joules_per_seq = {:.6}",
+            self.step_ms, self.step_ms_per_seq, self.step_joules, self.step_joules_per_seq
+        )?;
+        if let Some(experts) = self.experts {
+            writeln!(
+                f,
+                "experts = {{ ms = {:.4}, joules = {:.5} }}",
+                experts.ms, experts.joules
+            )?;
+        }
+        writeln!(
+            f,
+            "prefill_scale = {:.4}\nanswer_tokens = {:.1}\nrows = {}\nbatches = [{:.1}, {:.1}]\nerror = {{ tpot = {:.4}, joules = {:.4} }}",
+            self.prefill_scale,
+            self.answer_tokens,
+            self.rows,
+            self.batches[0],
+            self.batches[1],
+            self.error.tpot,
+            self.error.joules
+        )
+    }
+}
+
+/// The table as a file; its lines of comment are the writer's own.
+impl fmt::Display for MeasuredTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "source = {:?}\nlicence = {:?}\nengine = {:?}",
+            self.source, self.licence, self.engine
+        )?;
+        self.tiers.iter().try_for_each(|tier| write!(f, "\n{tier}"))
+    }
 }
 
 /// Why a tier's measurements are not at hand.

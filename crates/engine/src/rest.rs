@@ -78,6 +78,17 @@ pub struct Rest {
     pub start_s: f64,
 }
 
+/// What a request costs that wakes an engine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Waking {
+    /// Until it is ready, seconds.
+    pub seconds: f64,
+    /// What waking draws above an engine that idles.
+    pub energy: Joules,
+    /// What the engine draws more than asleep because it is awake, until it falls asleep again.
+    pub awake_energy: Joules,
+}
+
 impl Rest {
     /// Of so many GPUs with these draws per GPU, serving weights of so many bytes in all.
     pub(crate) fn of(gpus: f64, bare_watts: f64, loaded_watts: f64, tdp_watts: f64, weight_bytes: f64) -> Self {
@@ -115,6 +126,31 @@ impl Rest {
     #[must_use]
     pub fn wake_energy(&self, sleep: Sleep) -> Joules {
         Joules((self.loading.0 - self.loaded.0).max(0.0) * self.wake_seconds(sleep))
+    }
+
+    /// What is drawn in so many seconds without work, where the engine goes to sleep meanwhile.
+    #[must_use]
+    pub fn idle_energy(&self, sleep: Option<Sleep>, seconds: f64) -> Joules {
+        match sleep {
+            None => self.loaded * seconds,
+            Some(sleep) => {
+                let awake_s = seconds.min(sleep.after_s);
+                self.loaded * awake_s + self.asleep(sleep.level) * (seconds - awake_s)
+            }
+        }
+    }
+
+    /// What the first request after so many seconds without work has to wait and to pay for; `None`: it finds the engine awake.
+    #[must_use]
+    pub fn waking(&self, sleep: Option<Sleep>, idle_s: f64) -> Option<Waking> {
+        let sleep = sleep.filter(|sleep| idle_s > sleep.after_s)?;
+        Some(Waking {
+            seconds: self.wake_seconds(sleep),
+            energy: self.wake_energy(sleep),
+            awake_energy: Joules(
+                (self.loaded.0 - self.asleep(sleep.level).0) * (self.wake_seconds(sleep) + sleep.after_s),
+            ),
+        })
     }
 
     /// How long an engine must be stopped until that has saved more than starting it again draws, seconds. A start draws
@@ -171,6 +207,14 @@ mod tests {
         assert_eq!(draws[0], draws[1]);
         // 26 to 50 W of context on an HBM board.
         assert!((26.0..=50.0).contains(&(draws[1] - draws[2])), "{draws:?}");
+        let off = sleep(SleepLevel::Off);
+        assert_eq!(rest.waking(Some(off), 60.0), None);
+        assert_eq!(rest.waking(None, 1e9), None);
+        let waking = rest.waking(Some(off), 61.0).expect("asleep");
+        assert_eq!(waking.seconds, rest.start_s);
+        assert!(waking.energy.0 > 0.0 && waking.awake_energy.0 > 0.0);
+        let saved = rest.idle_energy(None, 600.0).0 - rest.idle_energy(Some(off), 600.0).0;
+        assert!((saved - 540.0 * (draws[1] - draws[2])).abs() < 1e-6, "{saved}");
         let given = Sleep {
             wake_s: Some(7.0),
             ..sleep(SleepLevel::Discard)

@@ -257,7 +257,6 @@ impl Serving {
     fn check_measured(&self) -> Result<(), ServingError> {
         for (key, there) in [
             ("runtime", self.runtime.is_some()),
-            ("weights", self.weights.is_some()),
             ("pipeline_parallel", self.pipeline_parallel.is_some()),
             ("expert_parallel", self.expert_parallel.is_some()),
             ("link", self.link.is_some()),
@@ -333,7 +332,7 @@ impl DeclaredEngine<'_> {
     pub fn step_model(&self) -> Result<StepModel, ServingError> {
         let model = model(self.model).ok_or_else(|| ServingError::UnknownModel(self.model.to_owned()))?;
         let board = gpu(self.gpu).ok_or_else(|| ServingError::UnknownGpu(self.gpu.to_owned()))?;
-        let deployment = match self.serving {
+        let mut deployment = match self.serving {
             None => Deployment::default(),
             Some(serving) => serving.deployment(board, model)?,
         };
@@ -341,7 +340,19 @@ impl DeclaredEngine<'_> {
             None => None,
             Some(table) => {
                 self.serving.map_or(Ok(()), Serving::check_measured)?;
-                Some(measured_tier(table, model, board, self.tensor_parallel)?)
+                let tier = measured_tier(table, model, board, self.tensor_parallel)?;
+                let declared = self.serving.and_then(|serving| serving.weights);
+                if let Some(weights) = declared.filter(|weights| *weights != tier.weights) {
+                    let problem = format!(
+                        "{} weights, and the tier was measured with {}",
+                        weights.name(),
+                        tier.weights.name()
+                    );
+                    return wrong("weights", problem);
+                }
+                // Memory and prompts are those of the format that was measured.
+                deployment.weights = tier.weights;
+                Some(tier)
             }
         };
         let (mut prefill, mut sleep) = (None, None);

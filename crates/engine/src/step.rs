@@ -11,7 +11,7 @@ mod tier;
 use crate::deployment::{Batching, Deployment};
 use crate::measured::MeasuredTier;
 use crate::prefill_side::PrefillSide;
-use crate::rest::{Rest, Sleep};
+use crate::rest::{Rest, Sleep, Waking};
 use crate::shape::{EngineLimits, EngineShape, ShapeError};
 use equipoise_types::{Joules, Watts};
 use physical::Physical;
@@ -137,7 +137,7 @@ impl StepModel {
         let weight_bytes = f64::from(replicas) * shape.weight_bytes();
         let kind = match tier {
             None => Kind::Physical(Box::new(physical)),
-            Some(tier) => Kind::Measured(Box::new(Tier::new(physical, tier))),
+            Some(tier) => Kind::Measured(Box::new(Tier::new(physical, shape.model, tier))),
         };
         let seqs = shape.limits.max_num_seqs.min(64);
         let mut terms = match &kind {
@@ -258,6 +258,19 @@ impl StepModel {
     #[must_use]
     pub fn sleep(&self) -> Option<Sleep> {
         self.0.sleep
+    }
+
+    /// What it draws in so many seconds without work.
+    #[must_use]
+    pub fn idle_energy(&self, seconds: f64) -> Joules {
+        let prompts = self.0.prefill.as_ref().map_or(0.0, |side| side.idle_watts().0);
+        self.0.rest.idle_energy(self.0.sleep, seconds) + Watts(prompts) * seconds
+    }
+
+    /// What the first request after so many seconds without work has to wait and to pay for; `None`: it finds the engine awake.
+    #[must_use]
+    pub fn waking(&self, idle_s: f64) -> Option<Waking> {
+        self.0.rest.waking(self.0.sleep, idle_s)
     }
 
     /// The other GPUs that compute its prompts, if there are any.

@@ -12,7 +12,8 @@
 )]
 
 use equipoise_engine::{
-    Deployment, EngineLimits, EngineShape, MeasuredTier, StepModel, StepWork, gpu, measured_table, measured_tier, model,
+    Deployment, EngineLimits, EngineShape, MeasuredTier, Precision, StepModel, StepWork, gpu, measured_table,
+    measured_tier, model,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -172,10 +173,12 @@ fn fit(key: Key, rows: &[Row]) -> MeasuredTier {
         model: key.0.to_owned(),
         gpu: key.1.to_owned(),
         tensor_parallel: key.2,
+        weights: Precision::Bf16,
         step_ms: 1e3 * step_s,
         step_ms_per_seq: 1e3 * step_s_per_seq,
         step_joules,
         step_joules_per_seq,
+        experts: None,
         prefill_scale,
         answer_tokens: rows.iter().map(|row| row.answer).sum::<f64>() / rows.len() as f64,
         rows: rows.len() as u32,
@@ -200,35 +203,13 @@ fn worst(key: Key, tier: &MeasuredTier, rows: &[Row]) -> [f64; 2] {
     })
 }
 
-fn print(tier: &MeasuredTier) {
-    println!(
-        "[[tier]]\nmodel = \"{}\"\ngpu = \"{}\"\ntensor_parallel = {}\nstep_ms = {:.2}\nstep_ms_per_seq = {:.4}\n\
-         step_joules = {:.3}\nstep_joules_per_seq = {:.5}\nprefill_scale = {:.3}\nanswer_tokens = {:.0}\nrows = {}\n\
-         batches = [{:.1}, {:.1}]\nerror = {{ tpot = {:.3}, joules = {:.3} }}\n",
-        tier.model,
-        tier.gpu,
-        tier.tensor_parallel,
-        tier.step_ms,
-        tier.step_ms_per_seq,
-        tier.step_joules,
-        tier.step_joules_per_seq,
-        tier.prefill_scale,
-        tier.answer_tokens,
-        tier.rows,
-        tier.batches[0],
-        tier.batches[1],
-        tier.error.tpot,
-        tier.error.joules
-    );
-}
-
 #[test]
 fn the_fit_gives_the_constants_that_ship() {
     let Some(tiers) = rows() else { return };
     let mut fitted = Vec::new();
     for (key, rows) in &tiers {
         fitted.push(fit(*key, rows));
-        print(&fitted[fitted.len() - 1]);
+        println!("{}", fitted[fitted.len() - 1]);
     }
     let shipped = measured_table("mlenergy-v2").expect("it ships").tiers;
     assert_eq!(shipped.len(), fitted.len());

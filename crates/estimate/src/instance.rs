@@ -1,6 +1,6 @@
 //! Latency and marginal energy of one request on one instance: physics times a learned factor.
 
-use equipoise_engine::{StepModel, StepWork};
+use equipoise_engine::{StepModel, StepWork, Waking};
 use equipoise_types::{Joules, Timestamp, Watts};
 use serde::{Deserialize, Serialize};
 
@@ -235,7 +235,10 @@ impl InstanceEstimator {
         let prefill_s = self.prefill_seconds(prompt_tokens, load) * load_factor;
         let [ttft_factor, tpot_factor, energy_factor] = moment.factors();
         let hold_s = self.hold_seconds(ttft_factor, base_tpot_s * tpot_factor, load);
-        let queue_s = self.queue_seconds(prompt_tokens, output, hold_s, load);
+        let line_s = self.queue_seconds(prompt_tokens, output, hold_s, load);
+        // Waking is a wait like that for a slot: it says nothing of the engine's speed.
+        let waking = self.waking(load);
+        let queue_s = line_s + waking.map_or(0.0, |waking| waking.seconds);
         // A request that arrives in the middle of a step waits for its end.
         let step_wait_s = if load.in_flight > 0 { 0.5 * base_tpot_s } else { 0.0 };
         let base_ttft_s = prefill_s + step_wait_s;
@@ -253,9 +256,9 @@ impl InstanceEstimator {
                 ttft_s,
                 tpot_s,
                 e2e_s,
-                energy: Joules(marginal.joules * energy_factor),
-                idle_energy: Joules(marginal.idle_joules),
-                others_s: marginal.others_s * tpot_factor + LATER_IN_LINE * queue_s,
+                energy: Joules(marginal.joules * energy_factor + waking.map_or(0.0, |waking| waking.energy.0)),
+                idle_energy: Joules(marginal.idle_joules + waking.map_or(0.0, |waking| waking.awake_energy.0)),
+                others_s: marginal.others_s * tpot_factor + LATER_IN_LINE * line_s,
                 cost_usd: f64::from(prompt_tokens) * price.input_usd + output * price.output_usd,
                 bounds: Bounds {
                     confidence: 0.0,
@@ -270,8 +273,20 @@ impl InstanceEstimator {
             in_flight: batch,
             load_factor,
             length,
-            regime: self.regime(load, queue_s, base_ttft_s),
+            regime: self.regime(load, line_s, base_ttft_s),
         }
+    }
+
+    /// Whether it ever goes to sleep.
+    #[must_use]
+    pub fn may_sleep(&self) -> bool {
+        self.physics.as_ref().is_some_and(|physics| physics.sleep().is_some())
+    }
+
+    /// What a request pays that finds the engine asleep.
+    fn waking(&self, load: &InstanceLoad) -> Option<Waking> {
+        let physics = self.physics.as_ref().filter(|_| load.in_flight == 0)?;
+        physics.waking(load.idle_s)
     }
 
     fn regime(&self, load: &InstanceLoad, queue_s: f64, base_ttft_s: f64) -> Regime {

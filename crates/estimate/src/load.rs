@@ -20,6 +20,14 @@ pub struct InstanceLoad {
     /// Mean batch that requests of its model joined lately, wherever they were sent; 1 or less: nobody else is expected.
     #[serde(default)]
     pub company: f64,
+    /// How long it has had no work, seconds, where it may have gone to sleep over that; else zero.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub idle_s: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 impl InstanceLoad {

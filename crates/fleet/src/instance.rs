@@ -160,6 +160,12 @@ impl Instance {
         self.in_flight_history.push_back((now, in_flight));
     }
 
+    /// How long none of this router's requests has been out, seconds.
+    pub(crate) fn idle_seconds(&self, now: Timestamp) -> f64 {
+        let last = self.in_flight_history.back().filter(|(_, count)| *count == 0);
+        last.map_or(0.0, |(since, _)| now.secs_since(*since))
+    }
+
     /// How many of this router's requests were out at `at`; `None` where that is longer ago than is remembered.
     fn in_flight_at(&self, at: Timestamp) -> Option<u32> {
         self.in_flight_history

@@ -317,6 +317,9 @@ impl Fleet {
             // Others' contexts are not in the own ledger: the engine's own count is the better one then.
             load.kv_tokens = load.kv_tokens.max((sample.value.kv_usage * capacity as f64) as u64);
         }
+        if load.in_flight == 0 && instance.estimator.may_sleep() {
+            load.idle_s = instance.idle_seconds(now);
+        }
         load
     }
 

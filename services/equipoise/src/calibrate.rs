@@ -3,6 +3,7 @@
 mod closed_loop;
 mod energy;
 mod fit;
+mod least_squares;
 mod page;
 mod score;
 mod silicon;

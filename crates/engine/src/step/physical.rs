@@ -3,7 +3,7 @@
 use super::operators::{Operators, Routed};
 use super::speculation::Speculated;
 use super::{EnergyTerms, StepCost, StepWork};
-use crate::deployment::{Deployment, Link};
+use crate::deployment::{Calibration, Deployment, LARGE_MESSAGE_BYTES, Link};
 use crate::gpu::GpuSpec;
 use crate::model::BYTES;
 use crate::roofline::{Gemm, TimeTable};
@@ -105,6 +105,10 @@ struct Reached {
     layers_gpu: GpuSpec,
     kv_efficiency: f64,
     link: Link,
+    /// Bytes per second of large messages.
+    large_bandwidth: f64,
+    /// Launching a layer's kernels, seconds.
+    host_layer_seconds: f64,
     /// All-reduces' latency included.
     layer_seconds: f64,
     sequence_seconds: f64,
@@ -123,12 +127,20 @@ impl Reached {
             bytes_per_second: efficiency * gpu.link_bandwidth,
             latency_seconds: ALL_REDUCE_SECONDS,
         });
+        let of_large = |known: Calibration| known.large_link_efficiency / known.link_efficiency;
+        let slower = deployment
+            .calibration
+            .filter(|_| tensor_parallel > 2)
+            .map_or(1.0, of_large);
+        let large_bandwidth = slower * link.bytes_per_second;
         let Some(known) = deployment.calibration else {
             let reduces = if many { 2.0 * link.latency_seconds } else { 0.0 };
             return Self {
                 layers_gpu: faster,
                 kv_efficiency: gpu.kv_efficiency,
                 link,
+                large_bandwidth,
+                host_layer_seconds: 0.0,
                 layer_seconds: gpu.layer_seconds + reduces,
                 sequence_seconds: gpu.sequence_seconds,
                 step_seconds: 0.0,
@@ -150,6 +162,8 @@ impl Reached {
             },
             kv_efficiency: known.kv_efficiency,
             link,
+            large_bandwidth,
+            host_layer_seconds: known.host_layer_seconds,
             layer_seconds: known.layer_seconds + shared,
             sequence_seconds: known.sequence_seconds,
             step_seconds: known.step_seconds,
@@ -177,10 +191,17 @@ impl Physical {
         };
         // Two all-reduces a layer, each moving 2 (n - 1) / n of the activations over the link.
         let reached = Reached::of(gpu, &deployment, tensor_parallel);
-        let reduce_per_token = if tensor_parallel > 1 {
-            2.0 * 2.0 * (gpus - 1.0) / gpus * hidden * BYTES / reached.link.bytes_per_second
+        let reduced_bytes = if tensor_parallel > 1 {
+            2.0 * 2.0 * (gpus - 1.0) / gpus * hidden * BYTES
         } else {
             0.0
+        };
+        let reduce_seconds = |tokens: f64| {
+            if tokens * hidden * BYTES > LARGE_MESSAGE_BYTES {
+                tokens * (reduced_bytes / reached.large_bandwidth)
+            } else {
+                tokens * (reduced_bytes / reached.link.bytes_per_second)
+            }
         };
         // The slowest stage sets the pace: one with a layer more where they cannot be shared out evenly.
         let stages = deployment.pipeline_parallel;
@@ -188,7 +209,8 @@ impl Physical {
         let overhead = layers * reached.layer_seconds + operators.expert_seconds;
         let layer_seconds = |tokens: f64| {
             let products = operators.seconds(&reached.layers_gpu, tokens);
-            reached.step_seconds + slowest * (products + overhead + layers * tokens * reduce_per_token)
+            let on_gpu = products + overhead + layers * reduce_seconds(tokens);
+            reached.step_seconds + slowest * on_gpu.max(layers * reached.host_layer_seconds)
         };
         let head_seconds = |rows: f64| head.seconds(gpu, rows) + rows * reached.sequence_seconds;
         let kv_split = f64::from(model.kv_heads) / f64::from(shape.kv_heads_per_gpu());

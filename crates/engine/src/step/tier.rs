@@ -3,6 +3,7 @@
 use super::physical::Physical;
 use super::{EnergyTerms, StepCost, StepWork};
 use crate::measured::{CONTEXT_TOKENS, MeasuredTier};
+use crate::model::{Experts, ModelSpec};
 use equipoise_types::{Joules, Watts};
 
 /// A measured tier and the roofline of the same shape.
@@ -13,13 +14,15 @@ pub(super) struct Tier {
     step_s_per_seq: f64,
     step_joules: f64,
     step_joules_per_seq: f64,
+    /// The model's experts, and what reading all of them costs: seconds, joules.
+    experts: Option<(Experts, f64, f64)>,
     prefill_scale: f64,
     /// Of a token of context more than the rows had, from the roofline.
     seconds_per_kv_token: f64,
 }
 
 impl Tier {
-    pub(super) fn new(roofline: Physical, tier: &MeasuredTier) -> Self {
+    pub(super) fn new(roofline: Physical, model: &ModelSpec, tier: &MeasuredTier) -> Self {
         let at = |kv_tokens: u64| {
             roofline.seconds(&StepWork {
                 decode_seqs: 1,
@@ -34,6 +37,10 @@ impl Tier {
             step_s_per_seq: tier.step_ms_per_seq / 1e3,
             step_joules: tier.step_joules,
             step_joules_per_seq: tier.step_joules_per_seq,
+            experts: model
+                .experts
+                .zip(tier.experts)
+                .map(|(experts, cost)| (experts, cost.ms / 1e3, cost.joules)),
             prefill_scale: tier.prefill_scale,
             seconds_per_kv_token,
         }
@@ -45,8 +52,12 @@ impl Tier {
             return (0.0, 0.0);
         }
         let batch = f64::from(seqs);
-        let seconds = self.step_s + batch * self.step_s_per_seq;
-        let joules = self.step_joules + batch * self.step_joules_per_seq;
+        let (expert_s, expert_joules) = self.experts.map_or((0.0, 0.0), |(experts, seconds, joules)| {
+            let share = experts.touched(batch) / f64::from(experts.count);
+            (share * seconds, share * joules)
+        });
+        let seconds = self.step_s + batch * self.step_s_per_seq + expert_s;
+        let joules = self.step_joules + batch * self.step_joules_per_seq + expert_joules;
         // Longer or shorter contexts than those of the rows: so much more or less of the same draw.
         let more = (kv_tokens as f64 - batch * CONTEXT_TOKENS) * self.seconds_per_kv_token;
         let stretched = (seconds + more).max(0.5 * seconds);
@@ -114,9 +125,17 @@ impl Tier {
     }
 
     pub(super) fn energy_terms(&self, seqs: u32) -> EnergyTerms {
+        // Experts in a tangent at the batch: most of them are touched by then.
+        let of_experts = |batch: f64| {
+            self.experts.map_or(0.0, |(experts, _, joules)| {
+                experts.touched(batch) / f64::from(experts.count) * joules
+            })
+        };
+        let batch = f64::from(seqs);
+        let per_seq = of_experts(batch + 1.0) - of_experts(batch);
         EnergyTerms {
-            fixed_joules: self.step_joules,
-            joules_per_decode_token: self.step_joules_per_seq,
+            fixed_joules: self.step_joules + of_experts(batch) - batch * per_seq,
+            joules_per_decode_token: self.step_joules_per_seq + per_seq,
             ..self.roofline.energy_terms(seqs)
         }
     }

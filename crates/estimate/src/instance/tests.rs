@@ -30,6 +30,7 @@ fn busy(in_flight: u32) -> InstanceLoad {
         kv_tokens: u64::from(in_flight) * 600,
         overdue_s: 0.0,
         company: 0.0,
+        idle_s: 0.0,
     }
 }
 
@@ -187,4 +188,44 @@ fn waiting_for_a_slot_is_not_taken_for_slowness() {
     let idle = predict(&estimator, now, &busy(0)).estimate.e2e_s;
     assert!((waited / 2.05 - 1.0).abs() < 0.15, "{waited}");
     assert!(idle < 0.8, "{idle}");
+}
+
+#[test]
+fn whoever_wakes_an_engine_waits_for_it_and_pays_for_it() {
+    let serving =
+        equipoise_engine::Serving::from_text("sleep = { level = \"off\", after_s = 60.0 }").expect("it can be read");
+    let declared = equipoise_engine::DeclaredEngine {
+        model: "Llama-3.1-8B",
+        gpu: "H100",
+        tensor_parallel: 1,
+        limits: EngineLimits::default(),
+        measured: None,
+        serving: serving.as_ref(),
+    };
+    let physics = declared.step_model().expect("fits");
+    let estimator = InstanceEstimator::new(Some(physics.clone()), None);
+    assert!(estimator.may_sleep());
+    let after = |idle_s: f64, in_flight: u32| {
+        let load = InstanceLoad {
+            idle_s,
+            in_flight,
+            ..InstanceLoad::default()
+        };
+        let length = LengthEstimate {
+            mean: 100.0,
+            ..LengthEstimate::default()
+        };
+        let quality = QualityEstimate::default();
+        estimator
+            .predict(Timestamp::ZERO, 100, length, quality, PriceOfTokens::default(), &load)
+            .estimate
+    };
+    let (awake, asleep) = (after(59.0, 0), after(61.0, 0));
+    let waking = physics.waking(61.0).expect("asleep");
+    assert!((asleep.ttft_s - awake.ttft_s - waking.seconds).abs() < 1e-9 && waking.seconds > 30.0);
+    assert!((asleep.energy.0 - awake.energy.0 - waking.energy.0).abs() < 1e-6);
+    assert!((asleep.idle_energy.0 - awake.idle_energy.0 - waking.awake_energy.0).abs() < 1e-6);
+    // Nobody else is held up by it, and with others there it is awake.
+    assert_eq!(asleep.others_s, awake.others_s);
+    assert_eq!(after(61.0, 1).queue_s, 0.0);
 }

@@ -1,15 +1,16 @@
 //! `equipoise calibrate fit`: your own measurements as a table of measured tiers.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
 use equipoise_engine::{
-    Deployment, EngineLimits, EngineShape, FitError, MeasuredTier, StepModel, StepWork, gpu, gpus, model, models,
+    Deployment, EngineLimits, EngineShape, ExpertStep, Experts, FitError, MeasuredTable, MeasuredTier, ModelSpec,
+    Precision, StepModel, StepWork, gpu, gpus, model, models,
 };
 
+use super::least_squares;
 use super::score::{Half, percent};
 use crate::terminal::{complain, say, table};
 
@@ -28,7 +29,8 @@ const COLUMNS: [&str; 8] = [
 #[derive(Debug, Args)]
 pub(crate) struct Fit {
     /// Comma-separated, with a head line: model, gpu, tensor_parallel, batch (sequences running on average), isl and osl
-    /// (tokens of prompt and answer), ttft_ms, tpot_ms, and power_w of all GPUs of the instance where it was measured.
+    /// (tokens of prompt and answer), ttft_ms, tpot_ms; power_w of all GPUs of the instance where it was measured, and weights
+    /// (bf16, fp8, int8, int4, fp4, mxfp4) where they are not bf16.
     runs: PathBuf,
     /// Where the table goes; name it in `measured` of a [[pool]].
     #[arg(long, short, value_name = "FILE")]
@@ -46,7 +48,8 @@ struct Run {
     watts: Option<f64>,
 }
 
-type Key = (&'static str, &'static str, u32);
+/// Model, GPU, GPUs, format of the weights.
+type Key = (&'static str, &'static str, u32, &'static str);
 
 pub(super) fn run(options: &Fit) -> anyhow::Result<()> {
     let tiers = read(&options.runs)?;
@@ -69,7 +72,7 @@ pub(super) fn run(options: &Fit) -> anyhow::Result<()> {
         let (tier, metered) = fit(*key, runs)?;
         let held_out = held_out(*key, runs)?.map_or_else(|| "too few rows".to_owned(), percent);
         report.push(vec![
-            format!("{} on {} x {}", key.0, key.2, key.1),
+            title(*key),
             runs.len().to_string(),
             percent(tier.error.tpot),
             if metered {
@@ -83,7 +86,7 @@ pub(super) fn run(options: &Fit) -> anyhow::Result<()> {
         fitted.push(tier);
     }
     complain(&progress(count, count));
-    std::fs::write(&options.out, text(&options.runs, &fitted))
+    std::fs::write(&options.out, text(&options.runs, fitted))
         .with_context(|| format!("cannot write {}", options.out.display()))?;
     say(&table(&report));
     say(&format!(
@@ -110,7 +113,7 @@ fn read(path: &Path) -> anyhow::Result<BTreeMap<Key, Vec<Run>>> {
     for column in COLUMNS {
         anyhow::ensure!(
             heads.contains(&column),
-            "{}, line 1: no column `{column}`; there must be {}, and may be power_w",
+            "{}, line 1: no column `{column}`; there must be {}, and may be power_w and weights",
             path.display(),
             COLUMNS.join(", ")
         );
@@ -151,6 +154,11 @@ fn row(heads: &[&str], line: &str, number_of_line: usize) -> anyhow::Result<(Key
     } else {
         Some(positive("power_w")?)
     };
+    let weights = match cell("weights") {
+        "" => Precision::Bf16,
+        name => Precision::named(name)
+            .with_context(|| format!("weights are `{name}`: there are bf16, fp8, int8, int4, fp4 and mxfp4"))?,
+    };
     let run = Run {
         line: number_of_line,
         batch: positive("batch")?,
@@ -160,7 +168,8 @@ fn row(heads: &[&str], line: &str, number_of_line: usize) -> anyhow::Result<(Key
         tpot_s: positive("tpot_ms")? / 1e3,
         watts,
     };
-    Ok(((model.name, gpu.name, positive("tensor_parallel")? as u32), run))
+    let gpus = positive("tensor_parallel")? as u32;
+    Ok(((model.name, gpu.name, gpus, weights.name()), run))
 }
 
 fn shape(key: Key) -> anyhow::Result<EngineShape> {
@@ -173,8 +182,20 @@ fn shape(key: Key) -> anyhow::Result<EngineShape> {
             max_num_batched_tokens: 8192,
             ..EngineLimits::default()
         },
-        deployment: Deployment::default(),
+        deployment: Deployment {
+            weights: Precision::named(key.3).unwrap_or_default(),
+            ..Deployment::default()
+        },
     })
+}
+
+fn title(key: Key) -> String {
+    let weights = if key.3 == "bf16" {
+        String::new()
+    } else {
+        format!(" in {}", key.3)
+    };
+    format!("{}{weights} on {} x {}", key.0, key.2, key.1)
 }
 
 /// A step in steady state: so many sequences at half their answer, and the share of a prompt that comes in with it.
@@ -191,17 +212,24 @@ fn steady(run: &Run) -> StepWork {
 }
 
 /// A tier of these constants.
-fn tier_of(key: Key, runs: &[Run], step: [f64; 2], joules: [f64; 2], prefill_scale: f64) -> MeasuredTier {
+///
+/// `step` and `joules`: fixed, of a sequence, of all experts.
+fn tier_of(key: Key, runs: &[Run], step: [f64; 3], joules: [f64; 3], prefill_scale: f64) -> MeasuredTier {
     let batches = runs.iter().map(|run| run.batch);
     let mean_output = runs.iter().map(|run| run.output).sum::<f64>() / runs.len().max(1) as f64;
     MeasuredTier {
         model: key.0.to_owned(),
         gpu: key.1.to_owned(),
         tensor_parallel: key.2,
+        weights: Precision::named(key.3).unwrap_or_default(),
         step_ms: 1e3 * step[0],
         step_ms_per_seq: 1e3 * step[1],
         step_joules: joules[0],
         step_joules_per_seq: joules[1],
+        experts: (step[2] > 0.0 || joules[2] > 0.0).then_some(ExpertStep {
+            ms: 1e3 * step[2],
+            joules: joules[2],
+        }),
         prefill_scale,
         answer_tokens: mean_output.round(),
         rows: u32::try_from(runs.len()).unwrap_or(u32::MAX),
@@ -219,12 +247,11 @@ fn tier_of(key: Key, runs: &[Run], step: [f64; 2], joules: [f64; 2], prefill_sca
 fn fit(key: Key, runs: &[Run]) -> anyhow::Result<(MeasuredTier, bool)> {
     let shape = shape(key)?;
     let roofline = StepModel::new(&shape)?;
-    let title = || format!("{} on {} x {}", key.0, key.2, key.1);
     let distinct = runs.iter().any(|run| (run.batch / runs[0].batch - 1.0).abs() > 0.2);
     anyhow::ensure!(
         runs.len() >= 2 && distinct,
         "{}: a line needs two batches that differ by a fifth or more; line {} of the file has {}",
-        title(),
+        title(key),
         runs[0].line,
         runs[0].batch
     );
@@ -249,20 +276,24 @@ fn fit(key: Key, runs: &[Run]) -> anyhow::Result<(MeasuredTier, bool)> {
     let measured_s: Vec<f64> = runs.iter().map(|run| run.tpot_s).collect();
     let measured_joules: Vec<f64> = runs.iter().map(joules_of).collect();
     let batches: Vec<f64> = runs.iter().map(|run| run.batch).collect();
-    let (mut step, mut joules) = (line(&batches, &measured_s), line(&batches, &measured_joules));
+    let line = |y: &[f64]| steps(shape.model, &batches, y);
+    let (mut step, mut joules) = (line(&measured_s), line(&measured_joules));
     for _ in 0..20 {
         let built = StepModel::measured(&shape, &tier_of(key, runs, step, joules, prefill_scale))?;
         let costs: Vec<_> = runs.iter().map(|run| built.cost(&steady(run))).collect();
         // What the tier says beyond its own lines is taken off the measurement; no less than a fifth remains.
         let rest = |measured: f64, modelled: f64, own: f64| (measured - (modelled - own)).max(0.2 * measured);
-        let own = |constants: [f64; 2], run: &Run| constants[0] + constants[1] * run.batch;
+        let own = |constants: [f64; 3], run: &Run| {
+            let touched = touched(shape.model, run.batch);
+            constants[0] + constants[1] * run.batch + constants[2] * touched
+        };
         let rest_s: Vec<f64> = (0..runs.len())
             .map(|i| rest(measured_s[i], costs[i].seconds, own(step, &runs[i])))
             .collect();
         let rest_joules: Vec<f64> = (0..runs.len())
             .map(|i| rest(measured_joules[i], costs[i].joules.0, own(joules, &runs[i])))
             .collect();
-        (step, joules) = (line(&batches, &rest_s), line(&batches, &rest_joules));
+        (step, joules) = (line(&rest_s), line(&rest_joules));
     }
     let mut tier = tier_of(key, runs, step, joules, prefill_scale);
     let built = StepModel::measured(&shape, &tier)?;
@@ -295,67 +326,46 @@ fn held_out(key: Key, runs: &[Run]) -> anyhow::Result<Option<f64>> {
     Ok(equipoise_types::quantile_of_sorted(&errors, 0.5))
 }
 
-/// `y = a + b x` by least squares of the relative error, `a` above 0 and `b` not below 0.
-fn line(x: &[f64], y: &[f64]) -> [f64; 2] {
-    let sum = |term: fn(f64, f64) -> f64| x.iter().zip(y).map(|(x, y)| term(*x, *y)).sum::<f64>();
-    let (one, first, second) = (
-        sum(|_, y| 1.0 / (y * y)),
-        sum(|x, y| x / (y * y)),
-        sum(|x, y| x * x / (y * y)),
-    );
-    let (left, right) = (sum(|_, y| 1.0 / y), sum(|x, y| x / y));
-    let determinant = one * second - first * first;
-    let slope = ((one * right - first * left) / determinant).max(0.0);
-    let start = (left - slope * first) / one;
-    if start > 0.0 && slope.is_finite() {
-        [start, slope]
-    } else {
-        // All of it grows with the batch: the least start that is one.
-        [1e-6, right / second]
-    }
+/// Share of a mixture's experts that a batch touches; zero for a dense model.
+pub(super) fn touched(model: &ModelSpec, batch: f64) -> f64 {
+    let share = |experts: Experts| experts.touched(batch) / f64::from(experts.count);
+    model.experts.map_or(0.0, share)
 }
 
-fn text(runs: &Path, tiers: &[MeasuredTier]) -> String {
+/// What a step costs: fixed, of each sequence, and of all experts of a mixture. The fixed part is above zero.
+pub(super) fn steps(model: &ModelSpec, batches: &[f64], y: &[f64]) -> [f64; 3] {
+    let one = vec![1.0; batches.len()];
+    let share: Vec<f64> = batches.iter().map(|batch| touched(model, *batch)).collect();
+    let [fixed, each, experts] = if model.experts.is_some() && batches.len() > 3 {
+        least_squares::fit([&one, batches, &share], y)
+    } else {
+        let [fixed, each] = least_squares::fit([&one, batches], y);
+        [fixed, each, 0.0]
+    };
+    [fixed.max(1e-6), each, experts]
+}
+
+fn text(runs: &Path, tiers: Vec<MeasuredTier>) -> String {
     let name = runs.file_name().unwrap_or_default().to_string_lossy();
-    let mut text = format!(
-        "# Fitted by `equipoise calibrate fit {name}`. Steps are affine in the batch; prompts take `prefill_scale` times the\n\
-         # roofline's time; `error` is the largest relative error over the rows.\n\
-         source = {name:?}\nlicence = \"your own\"\nengine = \"as measured\"\n"
-    );
-    for tier in tiers {
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "\n[[tier]]\nmodel = {:?}\ngpu = {:?}\ntensor_parallel = {}\nstep_ms = {:.6}\nstep_ms_per_seq = {:.6}\n\
-             step_joules = {:.6}\nstep_joules_per_seq = {:.6}\nprefill_scale = {:.4}\nanswer_tokens = {:.1}\nrows = {}\n\
-             batches = [{:?}, {:?}]\nerror = {{ tpot = {:.4}, joules = {:.4} }}\n",
-            tier.model,
-            tier.gpu,
-            tier.tensor_parallel,
-            tier.step_ms,
-            tier.step_ms_per_seq,
-            tier.step_joules,
-            tier.step_joules_per_seq,
-            tier.prefill_scale,
-            tier.answer_tokens,
-            tier.rows,
-            tier.batches[0],
-            tier.batches[1],
-            tier.error.tpot,
-            tier.error.joules
-        );
-    }
-    text
+    let table = MeasuredTable {
+        source: name.to_string(),
+        licence: "your own".to_owned(),
+        engine: "as measured".to_owned(),
+        tiers,
+    };
+    format!(
+        "# Fitted by `equipoise calibrate fit {name}`. A step takes so much, so much for each sequence, and of a mixture so much for \
+         the\n# share of its experts that the batch touches; prompts take `prefill_scale` times the roofline's time; `error` is the \
+         largest\n# relative error over the rows.\n{table}"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use equipoise_engine::MeasuredTable;
 
     /// Runs as a tier of these constants would have them.
-    fn runs(truth: &MeasuredTier, batches: &[u32]) -> Vec<Run> {
-        let key = ("Llama-3.1-8B", "H100", 1);
+    fn runs(key: Key, truth: &MeasuredTier, batches: &[u32]) -> Vec<Run> {
         let built = StepModel::measured(&shape(key).expect("known"), truth).expect("fits");
         let run = |&batch: &u32| {
             let mut run = Run {
@@ -378,9 +388,9 @@ mod tests {
 
     #[test]
     fn a_tier_that_is_affine_is_found_again() {
-        let key = ("Llama-3.1-8B", "H100", 1);
-        let truth = tier_of(key, &[], [8e-3, 0.1e-3], [4.0, 0.05], 1.5);
-        let runs = runs(&truth, &[2, 4, 8, 16, 32, 64, 96, 128]);
+        let key = ("Llama-3.1-8B", "H100", 1, "bf16");
+        let truth = tier_of(key, &[], [8e-3, 0.1e-3, 0.0], [4.0, 0.05, 0.0], 1.5);
+        let runs = runs(key, &truth, &[2, 4, 8, 16, 32, 64, 96, 128]);
         let (found, metered) = fit(key, &runs).expect("a line");
         assert!(metered);
         assert!(
@@ -394,9 +404,28 @@ mod tests {
             "{}",
             found.prefill_scale
         );
-        let again: MeasuredTable = equipoise_engine::measured_table(&text(Path::new("runs.csv"), &[found]))
+        let again: MeasuredTable = equipoise_engine::measured_table(&text(Path::new("runs.csv"), vec![found]))
             .expect("what is written can be read");
         assert_eq!(again.tiers.len(), 1);
+    }
+
+    #[test]
+    fn a_mixture_is_found_again_with_the_experts_that_it_reads() {
+        let key = ("gpt-oss-120b", "H100", 1, "mxfp4");
+        let truth = tier_of(key, &[], [4e-3, 0.05e-3, 20e-3], [2.0, 0.04, 9.0], 1.2);
+        let runs = runs(key, &truth, &[1, 2, 4, 8, 16, 32, 64, 128, 192]);
+        let (found, _) = fit(key, &runs).expect("a curve");
+        assert!(
+            found.error.tpot < 0.03 && found.error.joules < 0.05,
+            "{:?}",
+            found.error
+        );
+        let experts = found.experts.expect("it reads them");
+        assert!((experts.ms / 20.0 - 1.0).abs() < 0.1, "{experts:?}");
+        let again =
+            equipoise_engine::measured_table(&text(Path::new("runs.csv"), vec![found.clone()])).expect("readable");
+        assert_eq!(again.tiers[0].weights, Precision::Mxfp4);
+        assert!((again.tiers[0].experts.expect("kept").ms / experts.ms - 1.0).abs() < 1e-3);
     }
 
     #[test]

@@ -59,6 +59,18 @@ fn targets(all: &[Comparison]) -> Vec<Vec<String>> {
             "step time",
             0.10,
         ),
+        (
+            "ML.ENERGY v3, dense: J/token, calibrated",
+            "dense",
+            "J/token, calibrated",
+            0.02,
+        ),
+        (
+            "ML.ENERGY v3, mixtures: J/token, calibrated",
+            "mixtures",
+            "J/token, calibrated",
+            0.06,
+        ),
         ("splitwise: prompt time, median", "", "prompt time", 0.08),
         ("splitwise: token time, median", "", "token time", 0.08),
     ] {

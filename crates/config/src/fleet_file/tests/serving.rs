@@ -78,7 +78,7 @@ fn an_error_points_at_the_key() {
         ),
         (
             "count = 1\nmeasured = \"mlenergy-v2\"\nweights = \"fp8\"",
-            ":11:11: instance p-0: weights: the steps of this pool",
+            ":11:11: instance p-0: weights: fp8 weights, and the tier was measured with bf16",
         ),
         (
             "endpoints = [\"http://h:1\"]\nexpert_parallel = true",
