@@ -35,6 +35,43 @@ fn sound(what: &'static str) -> Case {
     }
 }
 
+/// Requests for what is not there, or not that way.
+fn misplaced() -> Vec<Case> {
+    vec![
+        Case {
+            method: Method::GET,
+            body: String::new(),
+            status: 405,
+            code: "method_not_allowed",
+            says: &["GET", "POST"],
+            ..sound("wrong method")
+        },
+        Case {
+            method: Method::DELETE,
+            path: "/v1/models",
+            status: 405,
+            code: "method_not_allowed",
+            says: &["DELETE", "GET"],
+            ..sound("wrong method on a page")
+        },
+        Case {
+            path: "/v1/nothing",
+            status: 404,
+            code: "not_found",
+            says: &["/v1/nothing"],
+            ..sound("unknown path")
+        },
+        Case {
+            method: Method::DELETE,
+            path: "/v1/models/gemma-2-2b",
+            status: 405,
+            code: "method_not_allowed",
+            says: &["DELETE", "GET"],
+            ..sound("wrong method below a page")
+        },
+    ]
+}
+
 fn cases() -> Vec<Case> {
     vec![
         Case {
@@ -74,37 +111,6 @@ fn cases() -> Vec<Case> {
             code: "request_too_large",
             says: &["33554432 bytes"],
             ..sound("body too large")
-        },
-        Case {
-            method: Method::GET,
-            body: String::new(),
-            status: 405,
-            code: "method_not_allowed",
-            says: &["GET", "POST"],
-            ..sound("wrong method")
-        },
-        Case {
-            method: Method::DELETE,
-            path: "/v1/models",
-            status: 405,
-            code: "method_not_allowed",
-            says: &["DELETE", "GET"],
-            ..sound("wrong method on a page")
-        },
-        Case {
-            path: "/v1/nothing",
-            status: 404,
-            code: "not_found",
-            says: &["/v1/nothing"],
-            ..sound("unknown path")
-        },
-        Case {
-            method: Method::DELETE,
-            path: "/v1/models/gemma-2-2b",
-            status: 405,
-            code: "method_not_allowed",
-            says: &["DELETE", "GET"],
-            ..sound("wrong method below a page")
         },
         Case {
             header: Some(("content-type", "multipart/form-data; boundary=x")),
@@ -147,7 +153,7 @@ fn cases() -> Vec<Case> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nonsense_is_answered_with_what_is_wrong() {
     let up = Up::start(&[]).await;
-    for case in cases() {
+    for case in cases().into_iter().chain(misplaced()) {
         let headers: Vec<(&str, &str)> = case.header.into_iter().collect();
         let answer = up.router.exchange(case.method, case.path, &headers, case.body).await;
         let answer = answer.unwrap_or_else(|error| panic!("{}: {error}", case.what));

@@ -27,7 +27,8 @@ impl Engine {
     pub fn steady(&self) -> Option<SteadyBatch> {
         let seqs = count(self.running.len());
         let budget = self.model.limits().max_num_batched_tokens;
-        if self.step.is_some() || seqs == 0 || seqs > budget || self.model.fixed_seconds().is_some() {
+        let elsewhere = self.model.prefill_side().is_some();
+        if self.step.is_some() || seqs == 0 || seqs > budget || elsewhere || self.model.fixed_seconds().is_some() {
             return None;
         }
         let mut kv_tokens = 0;

@@ -110,7 +110,7 @@ impl Nonsense<'_> {
         let is_head = method == "HEAD";
         if self.chance(0.03) {
             return Request {
-                bytes: self.broken(head, &body),
+                bytes: self.broken(&head, &body),
                 well_framed: false,
                 is_head,
             };
@@ -239,7 +239,7 @@ impl Nonsense<'_> {
     }
 
     /// HTTP that is none, or that two readers could understand in two ways.
-    fn broken(&mut self, head: String, body: &[u8]) -> Vec<u8> {
+    fn broken(&mut self, head: &str, body: &[u8]) -> Vec<u8> {
         let length = body.len();
         let tail = match self.0.below(10) {
             0 => format!("content-length: {length}\r\ncontent-length: {}\r\n\r\n", length + 1),
