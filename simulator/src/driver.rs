@@ -311,7 +311,7 @@ where
             self.hear(Timestamp(now.0 + 1));
             let age_s = self.options.routers.state_age_s;
             let report = self.routers.report(now, &mut self.instances, &mut self.requests, age_s);
-            self.plan(now + Duration::from_secs_f64(age_s), Happening::Fleet(report));
+            self.plan(now + Duration::from_secs_f64(age_s), Happening::Fleet(Box::new(report)));
             return;
         }
         let (instances, requests) = (&mut self.instances, &mut self.requests);

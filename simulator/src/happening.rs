@@ -24,7 +24,7 @@ pub(crate) enum Happening {
     /// Samples of all instances reach the router.
     Samples(Vec<EngineSample>),
     /// The fleet's state reaches each of several routers.
-    Fleet(FleetReport),
+    Fleet(Box<FleetReport>),
 }
 
 /// What an instance says of one request, beside its progress.

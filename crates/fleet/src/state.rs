@@ -37,6 +37,12 @@ impl ModelState {
         2 * self.ejected > self.present
     }
 
+    /// The batch that its requests are to expect, themselves included.
+    #[must_use]
+    pub fn company(&self, now: Timestamp) -> f64 {
+        self.company.batch(now)
+    }
+
     /// Somebody served it when time was advanced last.
     #[must_use]
     pub fn is_served(&self) -> bool {
@@ -266,8 +272,15 @@ impl Fleet {
     /// shows beyond the own.
     #[must_use]
     pub fn load(&self, now: Timestamp, instance: &Instance) -> InstanceLoad {
+        let mut load = self.counted_load(now, instance);
+        load.company = self.model(instance.model).map_or(1.0, |model| model.company(now));
+        load
+    }
+
+    /// The same without the company, which is the model's and not the instance's.
+    #[must_use]
+    pub fn counted_load(&self, now: Timestamp, instance: &Instance) -> InstanceLoad {
         let mut load = self.ledger.load(now, instance.id);
-        load.company = self.model(instance.model).map_or(1.0, |model| model.company.batch(now));
         let mean_output = || {
             self.model(instance.model)
                 .map_or(0.0, |model| model.length.predict(None).mean)

@@ -34,6 +34,8 @@ pub(crate) struct Decision<'a> {
     pub(crate) left: Option<Left>,
     /// Requests that wait at the router before this one.
     pub(crate) ahead: u32,
+    /// Only the candidate that is taken is predicted: nobody will look at the others.
+    pub(crate) terse: bool,
     pub(crate) candidates: &'a mut Vec<Candidate>,
     pub(crate) ruled_out: &'a mut Vec<(InstanceId, Constraint)>,
 }
@@ -63,8 +65,10 @@ impl Decision<'_> {
             }
         }
         *self.candidates = candidates;
-        self.stand_in_line(request, targeted, tried, &mut verdicts);
-        self.crowd(request);
+        if !self.terse {
+            self.stand_in_line(request, targeted, tried, &mut verdicts);
+            self.crowd(request);
+        }
         if self.candidates.is_empty() {
             return if saturated || verdicts.passes_soon() {
                 Placement::Wait
@@ -134,8 +138,23 @@ impl Decision<'_> {
         if tried.contains(&instance.id) {
             return Err(Constraint::Tried);
         }
-        let mut load = self.fleet.load(self.now, instance);
+        let mut load = self.fleet.counted_load(self.now, instance);
         load.in_flight = load.in_flight.saturating_add(in_line);
+        // An instance without a model serves nobody.
+        let prospect = self.prospects.with_model(instance.model).ok_or(Constraint::Model)?;
+        load.company = prospect.company;
+        if self.terse {
+            let cached_tokens = cached_tokens(request, instance);
+            candidates.push(Self::candidate_of(
+                self.now,
+                self.fleet,
+                instance,
+                load,
+                cached_tokens,
+                prospect.unpredicted(),
+            ));
+            return Ok(());
+        }
         Self::beside(self.now, self.fleet, self.asked(request), instance, load, candidates)?;
         if let Some(left) = self.left
             && candidates.pop_if(|candidate| !left.allows(candidate)).is_some()
@@ -165,7 +184,26 @@ impl Decision<'_> {
                 .bounds
         };
         check_prediction(asked.request, asked.waited_s, &prediction.estimate, idle)?;
-        candidates.push(Candidate {
+        candidates.push(Self::candidate_of(
+            now,
+            fleet,
+            instance,
+            load,
+            cached_tokens,
+            prediction,
+        ));
+        Ok(())
+    }
+
+    fn candidate_of(
+        now: Timestamp,
+        fleet: &Fleet,
+        instance: &Instance,
+        load: InstanceLoad,
+        cached_tokens: u32,
+        prediction: Prediction,
+    ) -> Candidate {
+        Candidate {
             instance: instance.id,
             model: instance.model,
             load,
@@ -177,8 +215,7 @@ impl Decision<'_> {
             peers: fleet.peers(now, instance),
             crowded: None,
             prediction,
-        });
-        Ok(())
+        }
     }
 
     fn predict(
@@ -195,6 +232,7 @@ impl Decision<'_> {
             length,
             quality,
             forecast_output_tokens,
+            ..
         } = *prospect;
         let uncached = request.prompt_tokens.saturating_sub(cached_tokens);
         let (estimator, alone) = (&instance.estimator, &mut asked.prospects.alone());
@@ -222,6 +260,10 @@ impl Decision<'_> {
     fn taken(&self, request: &Request, candidate: &Candidate) -> Box<Candidate> {
         let mut taken = Box::new(*candidate);
         if let Some(instance) = self.fleet.instance(taken.instance) {
+            if let Some(prospect) = self.prospects.with_model(taken.model).filter(|_| self.terse) {
+                let (asked, cached) = (self.asked(request), taken.cached_tokens);
+                taken.prediction = Self::predict(self.now, self.fleet, asked, prospect, instance, cached, &taken.load);
+            }
             let bounds = Self::bounds(self.now, self.fleet, request, instance, &taken.prediction);
             taken.prediction.estimate.bounds = bounds;
         }

@@ -3,16 +3,18 @@
 
 use std::cell::{RefCell, RefMut};
 
-use equipoise_estimate::{AloneMemo, LengthEstimate, QualityEstimate};
+use equipoise_estimate::{AloneMemo, Bounds, Estimate, LengthEstimate, Prediction, QualityEstimate, Regime};
 use equipoise_fleet::{Fleet, ModelState};
 use equipoise_policy::Request;
-use equipoise_types::{ModelId, Timestamp};
+use equipoise_types::{Joules, ModelId, Timestamp};
 
 /// From one model.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Prospect {
     pub(crate) length: LengthEstimate,
     pub(crate) quality: QualityEstimate,
+    /// The batch that the model's requests are to expect.
+    pub(crate) company: f64,
     /// The mean length that was forecast from the prompt, where one was.
     pub(crate) forecast_output_tokens: Option<f64>,
 }
@@ -28,13 +30,45 @@ impl Prospect {
             Some(forecast) => Self {
                 length: model.length.predict_from(now, &forecast.output_tokens, limit),
                 quality: model.quality.predict_from(now, forecast),
+                company: model.company(now),
                 forecast_output_tokens: Some(forecast.output_tokens.mean),
             },
             None => Self {
                 length: model.length.predict(limit),
                 quality: model.quality.predict(now),
+                company: model.company(now),
                 forecast_output_tokens: None,
             },
+        }
+    }
+}
+
+impl Prospect {
+    /// A prediction of which nothing is known yet but what depends on the model alone.
+    pub(crate) fn unpredicted(&self) -> Prediction {
+        Prediction {
+            estimate: Estimate {
+                quality: self.quality.mean,
+                quality_sd: self.quality.sd,
+                output_tokens: self.length.mean.max(1.0),
+                queue_s: 0.0,
+                ttft_s: 0.0,
+                tpot_s: 0.0,
+                e2e_s: 0.0,
+                energy: Joules(0.0),
+                idle_energy: Joules(0.0),
+                others_s: 0.0,
+                cost_usd: 0.0,
+                bounds: Bounds::default(),
+            },
+            quality: self.quality,
+            base_ttft_s: 0.0,
+            base_tpot_s: 0.0,
+            forecast_output_tokens: self.forecast_output_tokens,
+            in_flight: 0,
+            load_factor: 1.0,
+            length: self.length,
+            regime: Regime::default(),
         }
     }
 }

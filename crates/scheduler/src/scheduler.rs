@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use equipoise_fleet::{Fleet, FleetDelta, ModelState};
 use equipoise_policy::{Candidate, Constraint, Policy, Request, SettingsError, Target, by_name};
-use equipoise_types::{DecisionId, InstanceId, RandomStream, RequestId, Timestamp};
+use equipoise_types::{DecisionId, IdHash, InstanceId, RandomStream, RequestId, Timestamp};
 use indexmap::IndexMap;
 
 use crate::cascade::Cascade;
@@ -36,7 +36,7 @@ pub struct Scheduler {
     /// Where the last walk through the queue stopped, if it did not reach the end.
     walked_until: Option<Place>,
     /// Dispatched and not ended: kept for a retry.
-    out: IndexMap<RequestId, Pending>,
+    out: IndexMap<RequestId, Pending, IdHash>,
     decisions: u64,
     random: RandomStream,
     // Reused between decisions.
@@ -45,6 +45,7 @@ pub struct Scheduler {
     scores: Vec<Option<f64>>,
     ruled_out: Vec<(InstanceId, Constraint)>,
     explanations: Explanations,
+    explains: bool,
     exploration: Exploration,
     cascade: Cascade,
     outcomes: Outcomes,
@@ -79,19 +80,28 @@ impl Scheduler {
             queue: Queue::default(),
             queue_poll: None,
             walked_until: None,
-            out: IndexMap::new(),
+            out: IndexMap::default(),
             decisions: 0,
             random,
             candidates: Vec::new(),
             scores: Vec::new(),
             ruled_out: Vec::new(),
             explanations: Explanations::default(),
+            explains: true,
             outcomes: Outcomes::default(),
             last_feedback: None,
             regret: 0.0,
             members: Vec::new(),
             improving: false,
         })
+    }
+
+    /// The same, for who never asks for an [explanation](Self::explanation). It decides alike, and where a policy looks at
+    /// loads alone, only the instance that it takes is predicted.
+    #[must_use]
+    pub fn without_explanations(mut self) -> Self {
+        self.explains = false;
+        self
     }
 
     /// What it was told.
@@ -287,6 +297,13 @@ impl Scheduler {
         ahead: u32,
     ) -> (Decision<'_>, &mut dyn Policy, &mut RandomStream) {
         let left = self.tenants.left(now, pending.request.tenant.as_deref());
+        let shown_free_ones = self.config.late_binding && !self.policy.binds_late();
+        let terse = !self.explains
+            && self.policy.looks_at_load_only()
+            && pending.request.wishes.are_plain()
+            && left.is_none()
+            && self.config.exploration.share <= 0.0
+            && (ahead == 0 || shown_free_ones);
         let decision = Decision {
             now,
             left,
@@ -295,6 +312,7 @@ impl Scheduler {
             late_binding: self.config.late_binding,
             waited_s: now.secs_since(pending.arrived_at),
             ahead,
+            terse,
             candidates: &mut self.candidates,
             ruled_out: &mut self.ruled_out,
         };
@@ -382,6 +400,9 @@ impl Scheduler {
 
     /// The last of a decision: what it looked at goes into its explanation.
     fn explain(&mut self, now: Timestamp, request: RequestId, chosen: InstanceId, explored: bool) {
+        if !self.explains {
+            return;
+        }
         let mut explanation = self.explanations.blank();
         explanation.decision = DecisionId(self.decisions);
         explanation.request = request;

@@ -3,12 +3,14 @@
 //! Everything above speaks in these words. Nothing here does I/O, reads a clock or asks the operating system for
 //! randomness. Does not belong here: anything that knows what a GPU, a request or a policy is.
 
+mod hash;
 mod id;
 mod random;
 mod statistics;
 mod time;
 mod unit;
 
+pub use hash::{IdHash, IdHasher};
 pub use id::{DecisionId, InstanceId, ModelId, RequestId};
 pub use random::RandomStream;
 pub use statistics::{Ewma, LogHistogram, quantile_of_sorted};
