@@ -106,6 +106,18 @@ impl Instance {
         self.present && !self.draining && self.weight > 0.0 && self.health.is_available(now)
     }
 
+    /// Requests that it may serve at the same time at `now`: fewer than it can while it comes back from an outage.
+    #[must_use]
+    pub fn slots(&self, now: Timestamp) -> u32 {
+        let slots = self.estimator.slots();
+        let share = self.health.share(now);
+        if share < 1.0 {
+            ((f64::from(slots) * share).ceil() as u32).clamp(1, slots)
+        } else {
+            slots
+        }
+    }
+
     /// Price of its model's tokens.
     #[must_use]
     pub fn price(&self) -> PriceOfTokens {
@@ -159,8 +171,8 @@ impl Instance {
 
     /// Takes a sample in: health, learned limits and power, and requests that this router did not send.
     pub(crate) fn observe_sample(&mut self, now: Timestamp, sample: EngineSample) {
-        self.health.probed(sample.healthy);
         let at = now - std::time::Duration::try_from_secs_f64(sample.age_s).unwrap_or_default();
+        self.health.probed(now, at, sample.healthy);
         if self.sample.is_some_and(|last| last.at > at) {
             return;
         }

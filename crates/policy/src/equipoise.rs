@@ -21,11 +21,12 @@ use equipoise_types::RandomStream;
 
 use crate::least_requests::LastChosen;
 use crate::spread::{Prospect, Spread};
-use crate::{Candidate, Choice, Policy, References, Request, Weights};
+use crate::{Candidate, Choice, Policy, Preset, References, Request, Weights};
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Equipoise {
+    name: &'static str,
     weights: Weights,
     references: References,
     last_chosen: LastChosen,
@@ -37,10 +38,20 @@ impl Equipoise {
     #[must_use]
     pub fn new(weights: Weights, references: References) -> Self {
         Self {
+            name: "equipoise",
             weights,
             references,
             last_chosen: LastChosen::default(),
             spread: Spread::default(),
+        }
+    }
+
+    /// With a preset's weights, whatever the fleet's are.
+    #[must_use]
+    pub fn preset(preset: Preset, references: References) -> Self {
+        Self {
+            name: preset.policy(),
+            ..Self::new(preset.weights(), references)
         }
     }
 
@@ -66,8 +77,8 @@ impl Equipoise {
 }
 
 impl Policy for Equipoise {
-    fn name(&self) -> &'static str {
-        "equipoise"
+    fn name(&self) -> &str {
+        self.name
     }
 
     /// Longest expected answer first: what is long has the least room to be placed later.
@@ -87,9 +98,10 @@ impl Policy for Equipoise {
         let mut spread = std::mem::take(&mut self.spread);
         let picked = spread.pick(candidates, random, |candidate| Prospect {
             score: self.value(request, candidate),
-            crowded: candidate
-                .crowded
-                .map(|crowded| (crowded.newcomers, self.value_of(request, candidate, &crowded.estimate))),
+            crowded: candidate.crowded.map(|crowded| {
+                let estimate = crowded.estimate(candidate.estimate());
+                (crowded.newcomers, self.value_of(request, candidate, &estimate))
+            }),
         });
         self.spread = spread;
         let index = picked.unwrap_or_else(|| {

@@ -24,12 +24,12 @@ use std::fmt;
 
 use equipoise_estimate::{Estimate, InstanceLoad, Prediction};
 use equipoise_fleet::PeerView;
-use equipoise_types::{InstanceId, ModelId, RandomStream};
+use equipoise_types::{InstanceId, Joules, ModelId, RandomStream};
 
 pub use self::equipoise::Equipoise;
 pub use capability::{CAPABILITIES_LABEL, Capability};
 pub use decoupled::Decoupled;
-pub use filter::{Constraint, Targeted, Verdicts, check, check_prediction};
+pub use filter::{Constraint, Targeted, Verdicts, check, check_fit, check_instance, check_prediction};
 pub use least_kv::LeastKv;
 pub use least_requests::LeastRequests;
 pub use llumnix_minus::LlumnixMinus;
@@ -74,8 +74,37 @@ pub struct Candidate {
 pub struct Crowded {
     /// How many would have come.
     pub newcomers: f64,
-    /// What would be predicted then.
-    pub estimate: Estimate,
+    // Of what would be predicted then, what is not the same as without them.
+    e2e_s: f64,
+    others_s: f64,
+    energy: Joules,
+    idle_energy: Joules,
+}
+
+impl Crowded {
+    /// `estimate`: what would be predicted beside the newcomers.
+    #[must_use]
+    pub fn of(newcomers: f64, estimate: &Estimate) -> Self {
+        Self {
+            newcomers,
+            e2e_s: estimate.e2e_s,
+            others_s: estimate.others_s,
+            energy: estimate.energy,
+            idle_energy: estimate.idle_energy,
+        }
+    }
+
+    /// What scores look at, beside the newcomers; `alone` is predicted without them.
+    #[must_use]
+    pub fn estimate(&self, alone: &Estimate) -> Estimate {
+        Estimate {
+            e2e_s: self.e2e_s,
+            others_s: self.others_s,
+            energy: self.energy,
+            idle_energy: self.idle_energy,
+            ..*alone
+        }
+    }
 }
 
 impl Candidate {
@@ -202,12 +231,13 @@ pub fn all_names() -> Vec<&'static str> {
     names()
         .iter()
         .copied()
+        .chain(Preset::ALL.map(Preset::policy))
         .chain(variants)
         .chain(Decoupled::names().iter().copied())
         .collect()
 }
 
-/// The policy of a name.
+/// The policy of a name. `equipoise@PRESET` is ours with the weights of a preset, whatever `settings` says.
 ///
 /// # Errors
 /// For a name nobody knows, and for settings that make no sense.
@@ -223,18 +253,23 @@ pub fn by_name(name: &str, settings: &PolicySettings) -> Result<Box<dyn Policy>,
         "prefix-aware" => Box::new(PrefixAware::default()),
         "equipoise" => Box::new(Equipoise::new(settings.weights, settings.references)),
         _ => {
+            if let Some(preset) = Preset::ALL.into_iter().find(|preset| preset.policy() == name) {
+                return Ok(Box::new(Equipoise::preset(preset, settings.references)));
+            }
             if let Some(variant) = RouteBalance::by_name(name, settings.routebalance) {
                 return Ok(Box::new(variant));
             }
             match Decoupled::by_name(name)? {
                 Some(decoupled) => Box::new(decoupled),
-                None => {
-                    return Err(SettingsError::UnknownPolicy {
-                        name: name.to_owned(),
-                        known: all_names().join(", "),
-                    });
-                }
+                None => return Err(unknown(name)),
             }
         }
     })
+}
+
+fn unknown(name: &str) -> SettingsError {
+    SettingsError::UnknownPolicy {
+        name: name.to_owned(),
+        known: all_names().join(", "),
+    }
 }

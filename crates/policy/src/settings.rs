@@ -86,6 +86,19 @@ impl Preset {
         }
     }
 
+    /// The policy that scores by it.
+    #[must_use]
+    pub fn policy(self) -> &'static str {
+        match self {
+            Self::Best => "equipoise@best",
+            Self::Quality => "equipoise@quality",
+            Self::Balanced => "equipoise@balanced",
+            Self::Latency => "equipoise@latency",
+            Self::Green => "equipoise@green",
+            Self::Cheap => "equipoise@cheap",
+        }
+    }
+
     /// The preset of a name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {

@@ -19,6 +19,9 @@ pub struct CascadeSettings {
     pub memory: usize,
 }
 
+/// Who picks the first model of a cascade, and the better one, unless its name says so: the cheapest that there is.
+const CASCADED: &str = "equipoise@cheap";
+
 impl Default for CascadeSettings {
     fn default() -> Self {
         Self {
@@ -30,6 +33,28 @@ impl Default for CascadeSettings {
 }
 
 impl CascadeSettings {
+    /// The policy under a cascade's name, and the cascade: `cascade[@THRESHOLD][+POLICY]`. Any other name is a policy's own.
+    /// What the name does not say is as declared.
+    ///
+    /// # Errors
+    /// For a threshold that is no number.
+    pub(crate) fn of_name(name: &str, declared: Option<Self>) -> Result<(&str, Option<Self>), SettingsError> {
+        let (front, policy) = name.split_once('+').unwrap_or((name, CASCADED));
+        let (word, threshold) = match front.split_once('@') {
+            Some((word, threshold)) => (word, Some(threshold)),
+            None => (front, None),
+        };
+        if word != "cascade" {
+            return Ok((name, declared));
+        }
+        let mut settings = declared.unwrap_or_default();
+        if let Some(threshold) = threshold {
+            settings.threshold = threshold.parse().unwrap_or(f64::NAN);
+        }
+        settings.validate()?;
+        Ok((policy, Some(settings)))
+    }
+
     pub(crate) fn validate(self) -> Result<(), SettingsError> {
         let figures = [
             ("threshold", self.threshold, 0.0, 1.0),
@@ -97,5 +122,36 @@ impl Cascade {
             .entry(model)
             .or_insert_with(fresh)
             .observe(confidence, score);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_can_hold_a_cascade() {
+        let declared = CascadeSettings {
+            risk: 0.1,
+            ..CascadeSettings::default()
+        };
+        let of_name = |name| CascadeSettings::of_name(name, Some(declared));
+        assert_eq!(of_name("cascade"), Ok((CASCADED, Some(declared))));
+        let sharper = CascadeSettings {
+            threshold: 0.9,
+            ..declared
+        };
+        assert_eq!(
+            of_name("cascade@0.9+least-requests"),
+            Ok(("least-requests", Some(sharper)))
+        );
+        assert_eq!(
+            CascadeSettings::of_name("routellm@0.5+round-robin", None),
+            Ok(("routellm@0.5+round-robin", None))
+        );
+        for wrong in ["cascade@", "cascade@much", "cascade@1.5+equipoise"] {
+            let error = of_name(wrong).expect_err("nonsense");
+            assert!(error.to_string().contains("threshold"), "{wrong}: {error}");
+        }
     }
 }

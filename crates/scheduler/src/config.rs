@@ -2,23 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use equipoise_policy::{PolicySettings, SettingsError};
+use equipoise_policy::{Policy, PolicySettings, SettingsError, by_name};
 use serde::{Deserialize, Serialize};
 
 use crate::tenants::{MOST_TENANTS, TenantSettings};
-use crate::{CascadeSettings, ExplorationSettings};
+use crate::{CascadeSettings, ExplorationSettings, RetrySettings};
 
 /// Settings of one scheduler. Absent fields keep their defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SchedulerConfig {
-    /// The policy's name, see `equipoise_policy::names`.
+    /// The policy's name, see `equipoise_policy::all_names`; `cascade[@THRESHOLD]+NAME` is that policy with a cascade.
     pub policy: String,
     /// What the policies are told.
     pub settings: PolicySettings,
     /// Seed of every random draw.
     pub seed: u64,
-    /// Requests that may wait at the router; the next one is refused. 0: nobody waits.
+    /// Requests that may wait at the router for each model, and for `auto`; one of those there are with the next is refused.
+    /// 0: nobody waits.
     pub queue_limit: u32,
     /// How long one may wait there, seconds.
     pub queue_timeout_s: f64,
@@ -29,6 +30,9 @@ pub struct SchedulerConfig {
     pub improve_batches: bool,
     /// How often a request is sent before it is given up, at least 1.
     pub attempts_max: u32,
+    /// How many of them may be sent again, so that failures do not multiply load.
+    #[serde(skip_serializing_if = "RetrySettings::is_default")]
+    pub retries: RetrySettings,
     /// Telemetry older than this says nothing about load any more, seconds.
     pub telemetry_stale_s: f64,
     /// Outcomes of a model that are remembered, about: fewer follow a change sooner, more are steadier. 10 at least.
@@ -54,6 +58,7 @@ impl Default for SchedulerConfig {
             late_binding: true,
             improve_batches: true,
             attempts_max: 3,
+            retries: RetrySettings::default(),
             tenants: BTreeMap::new(),
             telemetry_stale_s: 5.0,
             feedback_memory: 100.0,
@@ -64,6 +69,15 @@ impl Default for SchedulerConfig {
 }
 
 impl SchedulerConfig {
+    /// The policy that its name means, and the cascade around it, if any.
+    ///
+    /// # Errors
+    /// For a name nobody knows, and for settings that make no sense.
+    pub fn policy(&self) -> Result<(Box<dyn Policy>, Option<CascadeSettings>), SettingsError> {
+        let (name, cascade) = CascadeSettings::of_name(&self.policy, self.cascade)?;
+        Ok((by_name(name, &self.settings)?, cascade))
+    }
+
     /// Checks the figures that are the scheduler's own; the policy's are checked with the policy.
     ///
     /// # Errors
@@ -85,6 +99,7 @@ impl SchedulerConfig {
             }
         }
         self.exploration.validate()?;
+        self.retries.validate()?;
         self.cascade.map_or(Ok(()), CascadeSettings::validate)?;
         let (least, most) = (10.0, 1e6);
         if !(least..=most).contains(&self.feedback_memory) {

@@ -15,7 +15,9 @@ mod outcome;
 mod placement;
 mod prospect;
 mod queue;
+mod retry;
 mod scheduler;
+mod standing;
 mod tenants;
 
 pub use cascade::{CascadeSettings, Gate};
@@ -25,5 +27,6 @@ pub use event::{Action, Dispatch, Event, Failure, Refusal, TokenUsage};
 pub use explanation::Explanation;
 pub use exploration::ExplorationSettings;
 pub use outcome::{FeedbackError, Judgement};
+pub use retry::RetrySettings;
 pub use scheduler::Scheduler;
 pub use tenants::TenantSettings;

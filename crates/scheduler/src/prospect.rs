@@ -13,7 +13,7 @@ use equipoise_types::{Joules, ModelId, Timestamp};
 pub(crate) struct Prospect {
     pub(crate) length: LengthEstimate,
     pub(crate) quality: QualityEstimate,
-    /// The batch that the model's requests are to expect.
+    /// The batch that its requests join.
     pub(crate) company: f64,
     /// The mean length that was forecast from the prompt, where one was.
     pub(crate) forecast_output_tokens: Option<f64>,
@@ -86,6 +86,12 @@ impl Prospects {
             of_models: fleet.models().map(|model| Prospect::of(now, request, model)).collect(),
             alone: RefCell::default(),
         }
+    }
+
+    /// The longest mean answer of any model: what a request may be expected to cost before its model is known.
+    pub(crate) fn answer_tokens(&self) -> u64 {
+        let means = self.of_models.iter().map(|prospect| prospect.length.mean);
+        means.fold(0.0, f64::max).ceil() as u64
     }
 
     pub(crate) fn with_model(&self, model: ModelId) -> Option<&Prospect> {

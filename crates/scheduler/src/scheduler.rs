@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use equipoise_fleet::{Fleet, FleetDelta, ModelState};
-use equipoise_policy::{Candidate, Constraint, Policy, Request, SettingsError, Target, by_name};
+use equipoise_policy::{Candidate, Constraint, Policy, Request, SettingsError, Target};
 use equipoise_types::{DecisionId, IdHash, InstanceId, RandomStream, RequestId, Timestamp};
 use indexmap::IndexMap;
 
@@ -13,7 +13,9 @@ use crate::exploration::Exploration;
 use crate::outcome::Outcomes;
 use crate::placement::{Decision, Placement};
 use crate::prospect::{Prospect, Prospects};
-use crate::queue::{Gated, Pending, Place, Queue};
+use crate::queue::{Crowded, Gated, Newcomer, Pending, Queue, Walk};
+use crate::retry::RetryBudget;
+use crate::standing::Standings;
 use crate::tenants::{Spending, Tenants};
 use crate::{Action, Dispatch, Event, Failure, FeedbackError, Judgement, Refusal, SchedulerConfig};
 
@@ -33,12 +35,13 @@ pub struct Scheduler {
     batch_due: Option<Timestamp>,
     queue: Queue,
     queue_poll: Option<Timestamp>,
-    /// Where the last walk through the queue stopped, if it did not reach the end.
-    walked_until: Option<Place>,
+    retries: RetryBudget,
     /// Dispatched and not ended: kept for a retry.
     out: IndexMap<RequestId, Pending, IdHash>,
     decisions: u64,
     random: RandomStream,
+    /// How all instances stand in the batch that is being decided.
+    standings: Standings,
     // Reused between decisions.
     candidates: Vec<Candidate>,
     /// The policy's, of each candidate of a dispatch.
@@ -64,14 +67,15 @@ impl Scheduler {
     /// For an unknown policy and for settings that make no sense.
     pub fn new(config: SchedulerConfig) -> Result<Self, SettingsError> {
         config.validate()?;
-        let policy = by_name(&config.policy, &config.settings)?;
+        let (policy, cascade) = config.policy()?;
         let random = RandomStream::new(config.seed).derive("policy");
         let fleet = Fleet::new(config.telemetry_stale_s);
         let exploring = RandomStream::new(config.seed).derive("exploration");
         Ok(Self {
             tenants: Tenants::new(&config.tenants),
             exploration: Exploration::new(config.exploration, exploring),
-            cascade: Cascade::new(config.cascade),
+            cascade: Cascade::new(cascade),
+            retries: RetryBudget::new(config.retries),
             config,
             policy,
             fleet,
@@ -79,10 +83,10 @@ impl Scheduler {
             batch_due: None,
             queue: Queue::default(),
             queue_poll: None,
-            walked_until: None,
             out: IndexMap::default(),
             decisions: 0,
             random,
+            standings: Standings::default(),
             candidates: Vec::new(),
             scores: Vec::new(),
             ruled_out: Vec::new(),
@@ -120,6 +124,12 @@ impl Scheduler {
     #[must_use]
     pub fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    /// When the one that has waited longest at the router arrived.
+    #[must_use]
+    pub fn queued_since(&self) -> Option<Timestamp> {
+        self.queue.oldest_arrival()
     }
 
     /// Requests that are dispatched and not ended.
@@ -194,6 +204,7 @@ impl Scheduler {
             self.bind(&mut request);
             // An id that is taken would answer one request twice and lose the other.
             if !self.knows(request.id) {
+                self.retries.arrived(now);
                 self.arrivals.push(Pending {
                     request,
                     arrived_at: now,
@@ -202,6 +213,7 @@ impl Scheduler {
                     suspect: None,
                     gated: None,
                     escalated: false,
+                    owes_retry: false,
                 });
             }
         }
@@ -258,9 +270,10 @@ impl Scheduler {
 
     fn begin_batch(&mut self, now: Timestamp) {
         self.fleet.advance(now);
-        let fleet = &self.fleet;
-        let present = fleet.iter().filter(|instance| instance.present);
-        let mut loads = present.map(|instance| (instance.id, fleet.load(now, instance), instance.estimator.slots()));
+        let terse = self.looks_at_load_only();
+        self.standings.take(now, &self.fleet, terse);
+        let present = self.standings.iter().filter(|(_, standing)| standing.present);
+        let mut loads = present.map(|(id, standing)| (id, standing.load, standing.slots));
         self.policy.begin_batch(&mut loads);
     }
 
@@ -290,6 +303,11 @@ impl Scheduler {
         decision.place(&pending.request, &pending.tried, policy, random)
     }
 
+    /// Whether nobody ever sees what is predicted of the instances that a decision passes over.
+    fn looks_at_load_only(&self) -> bool {
+        !self.explains && self.policy.looks_at_load_only() && self.config.exploration.share <= 0.0
+    }
+
     fn decision(
         &mut self,
         now: Timestamp,
@@ -298,17 +316,16 @@ impl Scheduler {
     ) -> (Decision<'_>, &mut dyn Policy, &mut RandomStream) {
         let left = self.tenants.left(now, pending.request.tenant.as_deref());
         let shown_free_ones = self.config.late_binding && !self.policy.binds_late();
-        let terse = !self.explains
-            && self.policy.looks_at_load_only()
+        let terse = self.looks_at_load_only()
             && pending.request.wishes.are_plain()
             && left.is_none()
-            && self.config.exploration.share <= 0.0
             && (ahead == 0 || shown_free_ones);
         let decision = Decision {
             now,
             left,
             prospects: Prospects::of(now, &self.fleet, &pending.request),
             fleet: &self.fleet,
+            standings: &self.standings,
             late_binding: self.config.late_binding,
             waited_s: now.secs_since(pending.arrived_at),
             ahead,
@@ -361,6 +378,7 @@ impl Scheduler {
             silent,
             candidate.prediction,
         );
+        self.standings.renew(now, &self.fleet, candidate.instance);
         if !self.improving {
             self.fleet.note_prefix(candidate.instance, &request.prefix.blocks);
         }
@@ -423,22 +441,37 @@ impl Scheduler {
 
     fn wait(&mut self, now: Timestamp, pending: Pending, actions: &mut Vec<Action>) {
         let request = pending.request.id;
-        if self.queue.len() >= self.config.queue_limit as usize {
-            let reason = Refusal::QueueFull {
-                limit: self.config.queue_limit,
-                retry_after_s: self.retry_after_s(),
-            };
-            actions.push(Action::Refuse { request, reason });
-            return;
-        }
-        let slo = self.decision(now, &pending, 0).0.longest_wait_s(&pending.request);
+        let decision = self.decision(now, &pending, 0).0;
+        let slo = decision.longest_wait_s(&pending.request);
+        let tokens = u64::from(pending.request.prompt_tokens).saturating_add(decision.prospects.answer_tokens());
         let slo = slo.map_or(Duration::MAX, |wait_s| {
             Duration::try_from_secs_f64(wait_s).unwrap_or_default()
         });
-        let expires_at = self.patience_ends(&pending).min(pending.arrived_at + slo);
-        let ahead = self.queue.push(pending, expires_at);
-        self.queue_poll.get_or_insert(now + QUEUE_POLL);
-        actions.push(Action::Queue { request, ahead });
+        let newcomer = Newcomer {
+            tokens,
+            plain: self.stands_for_all(&pending.request),
+            expires_at: self.patience_ends(&pending).min(pending.arrived_at + slo),
+            pending,
+        };
+        match self.queue.push(newcomer, self.config.queue_limit as usize) {
+            Ok((ahead, crowded_out)) => {
+                self.queue_poll.get_or_insert(now + QUEUE_POLL);
+                actions.push(Action::Queue { request, ahead });
+                if let Some(crowded_out) = crowded_out {
+                    self.refuse_for_crowd(crowded_out, actions);
+                }
+            }
+            Err(crowded) => self.refuse_for_crowd(crowded, actions),
+        }
+    }
+
+    fn refuse_for_crowd(&self, crowded: Crowded, actions: &mut Vec<Action>) {
+        let reason = Refusal::QueueFull {
+            limit: self.config.queue_limit,
+            retry_after_s: self.retry_after_s(crowded.waiting),
+        };
+        let request = crowded.request;
+        actions.push(Action::Refuse { request, reason });
     }
 
     fn patience_ends(&self, pending: &Pending) -> Timestamp {
@@ -455,52 +488,40 @@ impl Scheduler {
             return;
         }
         self.begin_batch(now);
-        let mut blocked: Vec<Target> = Vec::new();
-        let resume = self.walked_until.take();
-        let (mut after, mut misses, mut last_miss) = (None, 0, None);
+        let mut walk = Walk::default();
         loop {
-            let wanted = |place: Place, pending: &Pending| {
-                if self.stands_for_all(&pending.request) {
-                    !blocked.contains(&pending.request.target)
-                } else {
-                    misses < MISSES_PER_WALK && resume.is_none_or(|resume| place > resume)
-                }
-            };
-            let Some((place, pending)) = self.queue.next(after, wanted) else {
+            let may_retry = self.retries.allows(now, self.out.len());
+            let Some(pending) = self.queue.next(&walk, MISSES_PER_WALK, may_retry) else {
                 break;
             };
-            after = Some(place);
-            let pending = pending.clone();
+            let (id, pending) = (pending.request.id, pending.clone());
             // Who goes first is a matter of fairness, not of whether a free instance is worth taking: that it is when the
             // last in line would rather have it than wait for all before it. Asked as if it were alone, the first would
             // hold out for a better instance, and everybody behind it with it.
             let line = u32::try_from(self.queue.len() - 1).unwrap_or(u32::MAX);
             match self.decide(now, &pending, line) {
                 Placement::Take(candidate, score) => {
-                    self.queue.remove(pending.request.id);
+                    self.queue.take(id);
+                    if pending.owes_retry {
+                        self.retries.spend(now);
+                    }
                     self.dispatch(now, pending, &candidate, score, actions);
                 }
-                Placement::Wait if self.stands_for_all(&pending.request) => blocked.push(pending.request.target),
-                Placement::Wait => {
-                    misses += 1;
-                    last_miss = Some(place);
-                }
+                Placement::Wait => self.queue.missed(&mut walk, id),
                 Placement::Refuse(reason) => {
-                    self.queue.remove(pending.request.id);
+                    self.queue.remove(id);
                     self.refuse(&pending, reason, actions);
                 }
             }
         }
-        if misses >= MISSES_PER_WALK {
-            self.walked_until = last_miss;
-        }
+        self.queue.walked(&walk, MISSES_PER_WALK);
         self.queue_poll = (!self.queue.is_empty()).then(|| now + QUEUE_POLL);
     }
 
     fn expire(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         while let Some(pending) = self.queue.pop_expired(now) {
             let waited_ms = u64::try_from(now.since(pending.arrived_at).as_millis()).unwrap_or(u64::MAX);
-            let retry_after_s = self.retry_after_s();
+            let retry_after_s = self.retry_after_s(self.queue.waiting_for(&pending.request.target));
             let reason = if now < self.patience_ends(&pending) {
                 Refusal::SloMissed {
                     reasons: "nobody became free in time".to_owned(),
@@ -523,10 +544,10 @@ impl Scheduler {
         }
     }
 
-    /// A hint for `Retry-After`: a second, and one more for each quarter of the queue that is full.
-    fn retry_after_s(&self) -> u32 {
-        let quarters = 4 * self.queue.len() / (self.config.queue_limit as usize).max(1);
-        1 + u32::try_from(quarters).unwrap_or(4)
+    /// A hint for `Retry-After`: a second, and one more for each quarter of the group's places that is taken.
+    fn retry_after_s(&self, waiting: usize) -> u32 {
+        let quarters = 4 * waiting / (self.config.queue_limit as usize).max(1);
+        1 + u32::try_from(quarters).unwrap_or(4).min(4)
     }
 
     fn failed(&mut self, now: Timestamp, request: RequestId, failure: Failure, actions: &mut Vec<Action>) {
@@ -544,14 +565,30 @@ impl Scheduler {
             pending.tried.push(booking.instance);
             pending.last_failure = Some(failure);
             if !second_error && pending.tried.len() < self.config.attempts_max as usize {
-                self.begin_batch(now);
-                self.place(now, pending, actions);
+                self.retry(now, failure, pending, actions);
             } else {
                 let reason = self.exhausted(&pending);
                 actions.push(Action::Refuse { request, reason });
             }
         }
         self.serve_queue(now, actions);
+    }
+
+    /// Within the budget it goes on at once. Beyond it, what was lost with a connection waits until the budget allows it:
+    /// nothing was wrong with it, and an instance that dies may lose many at a time. What an engine refused or failed is not
+    /// repeated: that is how retries turn an overload into an outage.
+    fn retry(&mut self, now: Timestamp, failure: Failure, mut pending: Pending, actions: &mut Vec<Action>) {
+        if self.retries.allows(now, self.out.len()) {
+            self.retries.spend(now);
+            self.begin_batch(now);
+            self.place(now, pending, actions);
+        } else if failure == Failure::Unreached {
+            pending.owes_retry = true;
+            self.wait(now, pending, actions);
+        } else {
+            let (request, reason) = (pending.request.id, self.exhausted(&pending));
+            actions.push(Action::Refuse { request, reason });
+        }
     }
 
     fn exhausted(&self, pending: &Pending) -> Refusal {

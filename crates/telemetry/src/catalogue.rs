@@ -88,6 +88,12 @@ entries! {
         "Computing time of the forecast of one prompt, outside the scheduler's lock";
     ROUTER_QUEUE_LENGTH, "equipoise_router_queue_length", Gauge, "requests", [],
         "Requests that wait at the router for an instance";
+    ROUTER_QUEUE_AGE, "equipoise_router_queue_age_seconds", Gauge, "seconds", [],
+        "How long the one that waits longest has waited; 0 where nobody waits";
+    ROUTER_QUEUE_WAIT, "equipoise_router_queue_wait_seconds", Histogram, "seconds", [],
+        "How long requests had waited at the router when they were sent, of those that had to wait";
+    ROUTER_BREAKER, "equipoise_router_breaker", Gauge, "state", ["instance"],
+        "The circuit breaker of an instance: 0 closed, 1 half-open, 2 open";
     ROUTER_IN_FLIGHT, "equipoise_router_in_flight", Gauge, "requests", ["instance"],
         "Requests that this router has in flight on an instance";
     ROUTER_REFUSED, "equipoise_router_refused_total", Counter, "requests", ["reason"],
@@ -114,6 +120,14 @@ entries! {
         "First answers of a cascade that were held back: passed, escalated to a better model, kept for want of one, unmeasured";
     ROUTER_EXPLORED, "equipoise_router_explored_total", Counter, "requests", [],
         "Requests that were sent elsewhere than the policy had chosen, to learn about a model";
+    ROUTE_OPEN_PICKS, "equipoise_route_open_picks", Gauge, "picks", [],
+        "Picks of the gRPC route service that have not been reported to have ended";
+    ROUTE_EXPIRED_PICKS, "equipoise_route_expired_picks_total", Counter, "picks", [],
+        "Picks that were released because nobody reported on them in time";
+    EXT_PROC_STREAMS, "equipoise_ext_proc_streams", Gauge, "streams", [],
+        "Open streams of gateways, one a request of theirs";
+    EXT_PROC_REQUESTS, "equipoise_ext_proc_requests_total", Counter, "requests", ["outcome"],
+        "Requests that gateways asked about: an instance picked, picked for a request without a body, refused, or malformed";
     CONTROL_INSTANCES, "equipoise_control_instances", Gauge, "instances", [],
         "Instances in the registry";
     CONTROL_HEALTHY_INSTANCES, "equipoise_control_healthy_instances", Gauge, "instances", [],
@@ -158,8 +172,8 @@ entries! {
 mod tests {
     use super::*;
     use crate::{
-        AgentMetrics, ControlMetrics, Direction, EnergyCause, FeedbackOutcome, GateOutcome, Outcome, RouterMetrics,
-        exposition,
+        AgentMetrics, ControlMetrics, Direction, EnergyCause, ExtProcOutcome, FeedbackOutcome, GateOutcome,
+        GatewayMetrics, Outcome, RouterMetrics, exposition,
     };
 
     #[test]
@@ -171,10 +185,12 @@ mod tests {
         router.count_tokens("m", Direction::Input, 1);
         router.count_refusal("queue_full");
         router.in_flight("i").inc();
+        router.set_breaker("i", 0);
         router.count_gate(GateOutcome::Passed);
         router.count_feedback(FeedbackOutcome::Taken);
         router.observe_feedback("m", 0.5, 1.0, 0.0);
         router.set_feedback_shift("m", 0.0);
+        GatewayMetrics::new(&mut registry).count_ext_proc(ExtProcOutcome::Picked);
         ControlMetrics::new(&mut registry).add_energy("i", EnergyCause::Idle, 1);
         let agent = AgentMetrics::new(&mut registry);
         agent.set_engine_healthy("i", true);
@@ -206,9 +222,8 @@ mod tests {
                 "{}",
                 entry.name
             );
-            assert_eq!(
-                entry.kind == Kind::Histogram,
-                entry.name.ends_with("_seconds"),
+            assert!(
+                entry.kind != Kind::Histogram || entry.name.ends_with("_seconds"),
                 "{}",
                 entry.name
             );

@@ -146,6 +146,8 @@ pub struct RouterMetrics {
     tokens: Family<TokenLabels, Counter>,
     refused: Family<ReasonLabel, Counter>,
     in_flight: Family<InstanceLabel, Gauge>,
+    breaker: Family<InstanceLabel, Gauge>,
+    queue_wait: Histogram,
     ttft: Histogram,
     e2e: Histogram,
     decision: Histogram,
@@ -161,6 +163,8 @@ pub struct RouterMetrics {
     pub explored: Counter,
     /// Requests that wait at the router.
     pub queue_length: Gauge,
+    /// How long the oldest of them has waited, seconds.
+    pub queue_age: Gauge<f64, AtomicU64>,
     /// Dispatches that failed and were tried elsewhere.
     pub retries: Counter,
     /// 1 while the stream from the control plane is up.
@@ -178,6 +182,8 @@ impl RouterMetrics {
             tokens: catalogue::ROUTER_TOKENS.register(registry, Family::default()),
             refused: catalogue::ROUTER_REFUSED.register(registry, Family::default()),
             in_flight: catalogue::ROUTER_IN_FLIGHT.register(registry, Family::default()),
+            breaker: catalogue::ROUTER_BREAKER.register(registry, Family::default()),
+            queue_wait: catalogue::ROUTER_QUEUE_WAIT.register(registry, request_seconds()),
             ttft: catalogue::ROUTER_TTFT.register(registry, request_seconds()),
             e2e: catalogue::ROUTER_E2E.register(registry, request_seconds()),
             decision: catalogue::ROUTER_DECISION.register(registry, computing_seconds()),
@@ -190,6 +196,7 @@ impl RouterMetrics {
             cumulative_regret: catalogue::CUMULATIVE_REGRET.register(registry, Gauge::default()),
             feedback_shift: catalogue::FEEDBACK_SHIFT.register(registry, Family::default()),
             explored: catalogue::ROUTER_EXPLORED.register(registry, Counter::default()),
+            queue_age: catalogue::ROUTER_QUEUE_AGE.register(registry, Gauge::default()),
             queue_length: catalogue::ROUTER_QUEUE_LENGTH.register(registry, Gauge::default()),
             retries: catalogue::ROUTER_RETRIES.register(registry, Counter::default()),
             control_plane_connected: catalogue::ROUTER_CONTROL_PLANE_CONNECTED.register(registry, Gauge::default()),
@@ -223,6 +230,18 @@ impl RouterMetrics {
                 reason: reason.to_owned(),
             })
             .inc();
+    }
+
+    /// Takes in how long a request had waited at the router when it was sent.
+    pub fn observe_queue_wait(&self, seconds: f64) {
+        self.queue_wait.observe(seconds);
+    }
+
+    /// Says where the circuit breaker of an instance stands: 0 closed, 1 half-open, 2 open.
+    pub fn set_breaker(&self, instance: &str, state: i64) {
+        self.breaker
+            .get_or_create_owned(&InstanceLabel::new(instance))
+            .set(state);
     }
 
     /// Takes in a time to first token.
@@ -284,6 +303,7 @@ impl RouterMetrics {
     /// Stops exposing an instance that is gone.
     pub fn forget_instance(&self, instance: &str) {
         self.in_flight.remove(&InstanceLabel::new(instance));
+        self.breaker.remove(&InstanceLabel::new(instance));
     }
 
     /// Says whether the stream from the control plane is up.

@@ -67,7 +67,7 @@ pub(crate) enum Command {
 /// The help of an option that names policies: `what`, and all there are.
 fn policies(what: &str) -> String {
     format!(
-        "{what}. There are: {}. A model router in front takes its parameter as in `avengers-pro@0.53+round-robin`",
+        "{what}. There are: {}. A model router in front takes its parameter as in `avengers-pro@0.53+round-robin`; `cascade[@THRESHOLD]+POLICY` is that policy with a better model where the first is unsure",
         equipoise_policy::all_names().join(", ")
     )
 }

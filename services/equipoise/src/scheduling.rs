@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use equipoise_config::{FleetConfig, FleetFile};
-use equipoise_policy::by_name;
 use equipoise_scheduler::SchedulerConfig;
 
 use crate::cli::Scheduling;
@@ -24,6 +23,6 @@ pub(crate) fn settings(mut config: SchedulerConfig, options: &Scheduling) -> any
     if let Some(policy) = &options.policy {
         config.policy.clone_from(policy);
     }
-    by_name(&config.policy, &config.settings)?;
+    config.policy()?;
     Ok(config)
 }

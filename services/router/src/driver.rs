@@ -221,6 +221,9 @@ impl Driver {
                 if dispatch.attempt > 1 {
                     self.metrics.retries.inc();
                 }
+                if dispatch.waited_s > 0.0 {
+                    self.metrics.observe_queue_wait(dispatch.waited_s);
+                }
                 (dispatch.request, Verdict::Dispatch(Box::new(dispatch)))
             }
             Action::Refuse { request, reason } => (request, Verdict::Refuse(reason)),

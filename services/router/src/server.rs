@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use equipoise_openai::{Endpoint, ErrorResponse, ModelCard, ModelList, Usage};
+use equipoise_fleet::Breaker;
+use equipoise_openai::{ErrorResponse, ModelCard, ModelList, Usage};
 use equipoise_scheduler::{Dispatch, TokenUsage};
-use equipoise_telemetry::{Direction, RouterMetrics, exposition};
+use equipoise_telemetry::{Direction, GatewayMetrics, RouterMetrics, exposition};
 use equipoise_types::{DecisionId, RequestId, Timestamp};
-use http::{HeaderValue, Method, StatusCode, header};
-use hyper::body::Incoming;
+use http::{HeaderValue, StatusCode};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use prometheus_client::registry::Registry;
 use socket2::SockRef;
@@ -26,11 +27,12 @@ use crate::activity::{ActivityLog, Ending, Running};
 use crate::control;
 use crate::driver::{Driver, DriverError};
 use crate::engines::{Engine, Engines};
-use crate::feedback::{self, FEEDBACK};
 use crate::forecast::{Forecaster, PredictorError};
 use crate::grpc;
-use crate::proxy::{self, AUTO};
+use crate::proxy::AUTO;
 use crate::relay::{ClientResponse, content, error};
+use crate::responses::Responses;
+use crate::routes;
 use crate::size::PromptSize;
 
 /// A client that sends its headers slower than this is let go.
@@ -38,10 +40,12 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// A client that reads nothing of what was sent to it for this long is let go (the kernel's TCP_USER_TIMEOUT).
 const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Requests at a time on one HTTP/2 connection: a gateway in front may have one for all of its clients.
+const MOST_H2_STREAMS: u32 = 1000;
 /// Longer explanations are not sent as a header: many clients refuse heads above 16 KiB.
 const LONGEST_EXPLANATION: usize = 12 << 10;
 /// Model cards are under here, one each.
-const MODELS: &str = "/v1/models/";
+pub(crate) const MODELS: &str = "/v1/models/";
 /// Explanations of the last decisions are under here.
 pub(crate) const DECISIONS: &str = "/v1/decisions/";
 
@@ -58,7 +62,9 @@ pub(crate) struct State {
     pub(crate) engines: Engines,
     pub(crate) activity: ActivityLog,
     pub(crate) metrics: RouterMetrics,
+    pub(crate) gateway: GatewayMetrics,
     pub(crate) prompt_size: PromptSize,
+    pub(crate) responses: Responses,
     pub(crate) forecaster: Forecaster,
     pub(crate) max_body_bytes: usize,
     registry: Registry,
@@ -266,6 +272,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
     let forecaster = Forecaster::new(&config.predictor)?;
     let mut registry = Registry::default();
     let metrics = RouterMetrics::new(&mut registry);
+    let gateway = GatewayMetrics::new(&mut registry);
     let driver = Driver::new(config.scheduler.clone(), config.record.as_deref(), metrics.clone())?;
     let since_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let process = since_unix.as_micros() ^ u128::from(std::process::id()).rotate_left(16);
@@ -278,7 +285,9 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         engines: Engines::default(),
         activity: ActivityLog::default(),
         metrics,
+        gateway,
         prompt_size: PromptSize::default(),
+        responses: Responses::default(),
         forecaster,
         max_body_bytes: config.max_body_bytes,
         registry,
@@ -315,8 +324,7 @@ async fn accept(
     drain_timeout: Duration,
 ) {
     let graceful = GracefulShutdown::new();
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let http = protocols();
     loop {
         let (socket, _) = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -341,9 +349,9 @@ async fn accept(
         let state = Arc::clone(&state);
         let service = service_fn(move |request| {
             let state = Arc::clone(&state);
-            async move { Ok::<_, Infallible>(respond(state, request).await) }
+            async move { Ok::<_, Infallible>(routes::respond(state, request).await) }
         });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(socket), service));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(socket), service).into_owned());
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!("a connection ended: {error}");
@@ -356,57 +364,30 @@ async fn accept(
     }
 }
 
+/// HTTP/1.1, or HTTP/2 where the client begins with its preface (prior knowledge) or has agreed on it in TLS.
+pub(crate) fn protocols() -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_H2_STREAMS)
+        .keep_alive_interval(HEADER_TIMEOUT)
+        .keep_alive_timeout(HEADER_TIMEOUT);
+    http
+}
+
 /// Returns when the flag is raised, or when nobody is left to raise it.
 pub(crate) async fn asked_to_stop(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stop| *stop).await);
 }
 
-async fn respond(state: Arc<State>, request: http::Request<Incoming>) -> ClientResponse {
-    let request_id = request.headers().get("x-request-id").cloned();
-    let path = request.uri().path();
-    let mut response = match (request.method(), Endpoint::from_path(path)) {
-        (&Method::POST, Some(endpoint)) => proxy::complete(state, endpoint, request).await,
-        (method, Some(_)) => not_allowed(method, path, "POST"),
-        (&Method::POST, None) if path == FEEDBACK => feedback::post(&state, request.into_body()).await,
-        (method, None) if path == FEEDBACK => not_allowed(method, path, "POST"),
-        (&Method::GET | &Method::HEAD, None) => match path {
-            "/v1/models" => models(&state),
-            "/health" | "/ping" => health(&state),
-            "/metrics" => metrics(&state),
-            "/version" => content(
-                "application/json",
-                concat!("{\"version\":\"equipoise ", env!("CARGO_PKG_VERSION"), "\"}"),
-            ),
-            _ => match (path.strip_prefix(DECISIONS), path.strip_prefix(MODELS)) {
-                (Some(name), _) => decision(&state, name),
-                (None, Some(id)) => model(&state, id),
-                (None, None) => error(&ErrorResponse::not_found(path)),
-            },
-        },
-        (method, None) if ["/v1/models", "/health", "/ping", "/metrics", "/version"].contains(&path) => {
-            not_allowed(method, path, "GET")
-        }
-        _ => error(&ErrorResponse::not_found(path)),
-    };
-    if let Some(id) = request_id {
-        response.headers_mut().entry("x-request-id").or_insert(id);
-    }
-    response
-}
-
-fn not_allowed(method: &Method, path: &str, allowed: &'static str) -> ClientResponse {
-    let mut response = error(&ErrorResponse::method_not_allowed(method.as_str(), path, allowed));
-    response
-        .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static(allowed));
-    response
-}
-
-fn models(state: &State) -> ClientResponse {
+pub(crate) fn models(state: &State) -> ClientResponse {
     content("application/json", ModelList::new(cards(state)).to_json())
 }
 
-fn model(state: &State, id: &str) -> ClientResponse {
+pub(crate) fn model(state: &State, id: &str) -> ClientResponse {
     let cards = cards(state);
     match cards.iter().find(|card| card.id == id) {
         Some(card) => match serde_json::to_vec(card) {
@@ -441,7 +422,7 @@ fn cards(state: &State) -> Vec<ModelCard> {
 }
 
 /// Why a decision fell as it did.
-fn decision(state: &State, name: &str) -> ClientResponse {
+pub(crate) fn decision(state: &State, name: &str) -> ClientResponse {
     let explained = state.decision_number(name).and_then(|number| {
         state.driver.with_scheduler(|scheduler| {
             let explanation = scheduler.explanation(number)?;
@@ -458,7 +439,7 @@ fn decision(state: &State, name: &str) -> ClientResponse {
     }
 }
 
-fn health(state: &State) -> ClientResponse {
+pub(crate) fn health(state: &State) -> ClientResponse {
     let now = state.driver.now();
     let (known, available) = state.driver.with_scheduler(|scheduler| {
         let fleet = scheduler.fleet();
@@ -477,13 +458,15 @@ fn health(state: &State) -> ClientResponse {
     response
 }
 
-fn metrics(state: &State) -> ClientResponse {
+pub(crate) fn metrics(state: &State) -> ClientResponse {
     let now = state.driver.now();
     state.driver.with_scheduler(|scheduler| {
         state
             .metrics
             .queue_length
             .set(i64::try_from(scheduler.queued()).unwrap_or(i64::MAX));
+        let age_s = scheduler.queued_since().map_or(0.0, |since| now.secs_since(since));
+        state.metrics.queue_age.set(age_s);
         let fleet = scheduler.fleet();
         for model in fleet.served_models() {
             state
@@ -494,6 +477,12 @@ fn metrics(state: &State) -> ClientResponse {
             let in_flight = fleet.ledger().load(now, instance.id).in_flight;
             if instance.present || in_flight > 0 {
                 state.metrics.in_flight(&instance.spec.name).set(i64::from(in_flight));
+                let breaker = match instance.health.breaker(now) {
+                    Breaker::Closed => 0,
+                    Breaker::HalfOpen { .. } => 1,
+                    Breaker::Open(_) => 2,
+                };
+                state.metrics.set_breaker(&instance.spec.name, breaker);
             } else {
                 state.metrics.forget_instance(&instance.spec.name);
             }

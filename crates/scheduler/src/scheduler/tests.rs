@@ -26,6 +26,7 @@ pub(super) fn spec(name: &str, model: &str, slots: u32, context_tokens: Option<u
         gpus: Vec::new(),
         emulated: false,
         measured: None,
+        serving: None,
     }
 }
 
@@ -721,7 +722,11 @@ fn run(policy: &str, steps: &[Step]) -> Result<Vec<String>, TestCaseError> {
         let out = fates.values().filter(|fate| **fate == Fate::Out).count();
         prop_assert_eq!(stage.scheduler.in_flight(), out);
         prop_assert_eq!(stage.scheduler.fleet().ledger().len(), out);
-        prop_assert!(stage.scheduler.queued() <= 5);
+        let (queue, fleet) = (&stage.scheduler.queue, stage.scheduler.fleet());
+        let models = fleet.models().map(|model| Target::Model(model.name.clone()));
+        for target in models.chain([Target::Auto]) {
+            prop_assert!(queue.waiting_for(&target) <= 5);
+        }
         if policy != "routebalance" {
             prop_assert_eq!(stage.scheduler.queued(), fates.len() - out);
         }

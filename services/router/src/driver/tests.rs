@@ -18,6 +18,7 @@ fn driver() -> Driver {
         tensor_parallel: 1,
         endpoint: None,
         measured: None,
+        serving: None,
         limits: LimitsSpec {
             max_num_seqs: Some(100_000),
             ..LimitsSpec::default()
