@@ -300,7 +300,7 @@ where
                 }
             }
             Happening::Change(change) => self.change(change),
-            Happening::Fleet(report) => {
+            Happening::Fleet(Box::new(report)) => {
                 for router in 0..self.routers.len() {
                     for delta in self.routers.deltas(&report, router, self.now, &self.instances) {
                         self.give(router, Event::Fleet(delta));
@@ -347,7 +347,7 @@ where
         };
         if several {
             let report = self.routers.report(now, samples);
-            self.plan(now + Duration::from_secs_f64(age_s), Happening::Fleet(report));
+            self.plan(now + Duration::from_secs_f64(age_s), Happening::Fleet(Box::new(report)));
             return;
         }
         self.plan(now + self.hop, Happening::Samples(samples));

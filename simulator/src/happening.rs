@@ -25,7 +25,7 @@ pub(crate) enum Happening {
     /// Samples of all instances, as far as they come through, reach the router.
     Samples(Vec<Option<EngineSample>>),
     /// The fleet's state reaches each of several routers.
-    Fleet(FleetReport),
+    Fleet(Box<FleetReport>),
     /// A condition of the run changes.
     Change(Change),
 }

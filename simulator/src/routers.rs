@@ -67,14 +67,14 @@ impl<S: Sink> Routers<S> {
             let seed = seeds.derive(&index.to_string()).next_u64();
             let scheduler = Scheduler::new(SchedulerConfig { seed, ..config.clone() })?;
             Ok(Feed {
-                scheduler,
+                scheduler: scheduler.without_explanations(),
                 sink: NoSink,
             })
         };
         let others = (1..options.count).map(another).collect::<Result<_, SettingsError>>()?;
         Ok(Self {
             first: Feed {
-                scheduler: Scheduler::new(config)?,
+                scheduler: Scheduler::new(config)?.without_explanations(),
                 sink,
             },
             others,

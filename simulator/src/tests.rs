@@ -7,6 +7,7 @@ use equipoise_types::Timestamp;
 use proptest::prelude::*;
 
 mod identity;
+mod queueing;
 
 const MODELS: &str = "
     [[model]]

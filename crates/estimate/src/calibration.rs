@@ -126,13 +126,33 @@ impl Errors {
 
 /// Upper tail of the prior beyond a log error: `½ / (1 + x/s)³`, symmetric. With `s` of 0.3 its 95 % quantile is a
 /// factor of 1.41 and its 99.9 % quantile one of 8.
-fn prior_tail(error: f64, scale: f64) -> f64 {
-    let tail = 0.5 / (1.0 + error.abs() / scale).powi(3);
+const fn prior_tail(error: f64, scale: f64) -> f64 {
+    let wide = 1.0 + error.abs() / scale;
+    let tail = 0.5 / (wide * wide * wide);
     if error < 0.0 { 1.0 - tail } else { tail }
 }
 
+/// A prior, with its tail beyond the lower edge of every bin: every decision walks through them.
+#[derive(Debug)]
+struct Prior {
+    scale: f64,
+    tails: [f64; BINS],
+}
+
+impl Prior {
+    const fn new(scale: f64) -> Self {
+        let mut tails = [0.0; BINS];
+        let mut bin = 0;
+        while bin < BINS {
+            tails[bin] = prior_tail(LEAST + WIDTH * bin as f64, scale);
+            bin += 1;
+        }
+        Self { scale, tails }
+    }
+}
+
 /// What log(observed / predicted) stays below with `confidence`.
-fn quantile(now: Timestamp, own: &Errors, tier: &Errors, prior_scale: f64, confidence: f64) -> f64 {
+fn quantile(now: Timestamp, own: &Errors, tier: &Errors, belief: &Prior, confidence: f64) -> f64 {
     let own_fade = own.fade(now);
     let own_total = own.total * own_fade;
     let tier_total = tier.total * tier.fade(now);
@@ -153,9 +173,8 @@ fn quantile(now: Timestamp, own: &Errors, tier: &Errors, prior_scale: f64, confi
     let mut edge = LEAST;
     for bin in (0..BINS).rev() {
         above += f64::from(own.bins[bin]) * own_fade + f64::from(tier.bins[bin]) * tier_scale;
-        let low = LEAST + WIDTH * bin as f64;
-        if above + prior * prior_tail(low, prior_scale) > allowed {
-            edge = low + WIDTH;
+        if above + prior * belief.tails[bin] > allowed {
+            edge = LEAST + WIDTH * bin as f64 + WIDTH;
             break;
         }
     }
@@ -163,7 +182,7 @@ fn quantile(now: Timestamp, own: &Errors, tier: &Errors, prior_scale: f64, confi
     let top = LEAST + WIDTH * BINS as f64;
     if edge >= top {
         let odds = (0.5 * prior / allowed.max(f64::MIN_POSITIVE)).cbrt() - 1.0;
-        edge = top.max(prior_scale * odds).min(20.0);
+        edge = top.max(belief.scale * odds).min(20.0);
     }
     edge
 }
@@ -187,18 +206,14 @@ pub struct Calibration {
 }
 
 /// Scale of the prior of errors of the time to first token: physics of an idle engine is good to a third or so.
-const fn ttft_prior(regime: Regime) -> f64 {
-    match regime {
-        Regime::Idle => 0.25,
-        Regime::Busy => 0.4,
-        Regime::Prefilling => 0.5,
-        Regime::Strained => 0.7,
-    }
+fn ttft_prior(regime: Regime) -> &'static Prior {
+    static PRIORS: [Prior; REGIMES] = [Prior::new(0.25), Prior::new(0.4), Prior::new(0.5), Prior::new(0.7)];
+    &PRIORS[regime as usize]
 }
 
 /// Scale of the prior of errors of the end-to-end time once the answer's length is known: the batch that a request joins
 /// is not the one that it leaves.
-const E2E_PRIOR: f64 = 0.7;
+static E2E_PRIOR: Prior = Prior::new(0.7);
 
 impl Calibration {
     /// Bounds of what was predicted, from an instance's own errors and its tier's. Never negative, never below a bound of
@@ -225,7 +240,7 @@ impl Calibration {
         let edge = quantile(now, own, others, ttft_prior(*regime), confidence);
         let ttft_s = estimate.ttft_s * (edge + shift(now, own, others)).exp();
         let (own, others) = (&self.e2e[at], &tier.e2e[at]);
-        let speed = |confidence| quantile(now, own, others, E2E_PRIOR, confidence);
+        let speed = |confidence| quantile(now, own, others, &E2E_PRIOR, confidence);
         let (middle, edge) = (speed(0.5), speed(confidence));
         let (middle_s, long_s) = if length.p50 > 0.0 {
             let seconds = |share| e2e_seconds(estimate, length.quantile(share));

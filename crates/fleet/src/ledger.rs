@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use equipoise_estimate::{InstanceLoad, Prediction};
-use equipoise_types::{InstanceId, RequestId, Timestamp};
+use equipoise_types::{IdHash, InstanceId, RequestId, Timestamp};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
@@ -47,14 +47,25 @@ struct Account {
     load: InstanceLoad,
     /// Requests without an answer, by when one was predicted.
     unanswered: BTreeSet<(Timestamp, RequestId)>,
+    /// The first of these times: every decision asks for it.
+    first_due: Option<Timestamp>,
     /// Silent requests that are still counted as prefilling, by when that was predicted to end.
     silent_prefills: BTreeSet<(Timestamp, RequestId)>,
+}
+
+impl Account {
+    /// An answer has begun, or its request has ended.
+    fn answered(&mut self, due: Timestamp, request: RequestId) {
+        if self.unanswered.remove(&(due, request)) && self.first_due == Some(due) {
+            self.first_due = self.unanswered.first().map(|(due, _)| *due);
+        }
+    }
 }
 
 /// All bookings of one router.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    entries: IndexMap<RequestId, Entry>,
+    entries: IndexMap<RequestId, Entry, IdHash>,
     accounts: Vec<Account>,
 }
 
@@ -110,6 +121,10 @@ impl Ledger {
         account.load.pending_prefill_tokens += entry.prefill_tokens;
         account.load.pending_decode_tokens += entry.decode_tokens;
         account.unanswered.insert((entry.answer_due, request));
+        let first = account
+            .first_due
+            .map_or(entry.answer_due, |first| first.min(entry.answer_due));
+        account.first_due = Some(first);
         if silent {
             account.silent_prefills.insert((entry.prefill_due, request));
         }
@@ -126,7 +141,7 @@ impl Ledger {
         entry.booking.first_token_at = Some(now);
         entry.booking.output_tokens = entry.booking.output_tokens.max(1);
         let account = &mut self.accounts[entry.booking.instance.index()];
-        account.unanswered.remove(&(entry.answer_due, request));
+        account.answered(entry.answer_due, request);
         end_prefill(entry, account, request);
         produce(entry, account, 1);
         Some(entry.booking)
@@ -146,7 +161,7 @@ impl Ledger {
     pub fn release(&mut self, request: RequestId) -> Option<Released> {
         let mut entry = self.entries.swap_remove(&request)?;
         let account = &mut self.accounts[entry.booking.instance.index()];
-        account.unanswered.remove(&(entry.answer_due, request));
+        account.answered(entry.answer_due, request);
         end_prefill(&mut entry, account, request);
         account.load.in_flight -= 1;
         account.load.pending_decode_tokens -= entry.decode_tokens;
@@ -175,7 +190,7 @@ impl Ledger {
         self.accounts
             .get(instance.index())
             .map_or_else(InstanceLoad::default, |account| InstanceLoad {
-                overdue_s: account.unanswered.first().map_or(0.0, |(due, _)| now.secs_since(*due)),
+                overdue_s: account.first_due.map_or(0.0, |due| now.secs_since(due)),
                 ..account.load
             })
     }

@@ -1,7 +1,6 @@
 //! The instance with the fewest requests in flight, per weight; ties go to the one that was chosen longest ago.
 
 use equipoise_types::{InstanceId, RandomStream};
-use std::collections::BTreeMap;
 
 use crate::{Candidate, Choice, Policy, Request};
 
@@ -9,17 +8,21 @@ use crate::{Candidate, Choice, Policy, Request};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LastChosen {
     choices: u64,
-    at: BTreeMap<InstanceId, u64>,
+    /// By instance; zero where it never was.
+    at: Vec<u64>,
 }
 
 impl LastChosen {
     pub(crate) fn of(&self, instance: InstanceId) -> u64 {
-        self.at.get(&instance).copied().unwrap_or(0)
+        self.at.get(instance.index()).copied().unwrap_or(0)
     }
 
     pub(crate) fn note(&mut self, instance: InstanceId) {
         self.choices += 1;
-        self.at.insert(instance, self.choices);
+        if self.at.len() <= instance.index() {
+            self.at.resize(instance.index() + 1, 0);
+        }
+        self.at[instance.index()] = self.choices;
     }
 
     /// The candidate with the least key; ties go to the one chosen longest ago.
@@ -50,6 +53,10 @@ pub struct LeastRequests {
 impl Policy for LeastRequests {
     fn name(&self) -> &'static str {
         "least-requests"
+    }
+
+    fn looks_at_load_only(&self) -> bool {
+        true
     }
 
     fn choose(&mut self, _request: &Request, candidates: &[Candidate], _random: &mut RandomStream) -> Choice {

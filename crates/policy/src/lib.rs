@@ -189,6 +189,11 @@ pub trait Policy: fmt::Debug + Send {
         false
     }
 
+    /// True where the choice depends on loads, slots and weights alone: then nobody need predict those that it passes over.
+    fn looks_at_load_only(&self) -> bool {
+        false
+    }
+
     /// The score of one candidate, where it does not depend on the others; for explanations.
     fn score(&self, request: &Request, candidate: &Candidate) -> Option<f64> {
         _ = (request, candidate);

@@ -13,6 +13,10 @@ impl Policy for PowerOfTwo {
         "power-of-two"
     }
 
+    fn looks_at_load_only(&self) -> bool {
+        true
+    }
+
     fn choose(&mut self, _request: &Request, candidates: &[Candidate], random: &mut RandomStream) -> Choice {
         let first = random.below(candidates.len());
         // The second among the others, so that the two differ wherever there are two.

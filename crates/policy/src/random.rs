@@ -13,6 +13,10 @@ impl Policy for Random {
         "random"
     }
 
+    fn looks_at_load_only(&self) -> bool {
+        true
+    }
+
     fn choose(&mut self, _request: &Request, candidates: &[Candidate], random: &mut RandomStream) -> Choice {
         Choice::Take {
             index: draw(candidates, random),

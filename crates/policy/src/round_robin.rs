@@ -17,6 +17,10 @@ impl Policy for RoundRobin {
         "round-robin"
     }
 
+    fn looks_at_load_only(&self) -> bool {
+        true
+    }
+
     fn choose(&mut self, _request: &Request, candidates: &[Candidate], _random: &mut RandomStream) -> Choice {
         let mut best = (0, f64::NEG_INFINITY);
         let mut turn = 0.0;

@@ -38,6 +38,8 @@ pub(crate) struct Decision<'a> {
     pub(crate) left: Option<Left>,
     /// Requests that wait at the router before this one.
     pub(crate) ahead: u32,
+    /// Only the candidate that is taken is predicted: nobody will look at the others.
+    pub(crate) terse: bool,
     pub(crate) candidates: &'a mut Vec<Candidate>,
     pub(crate) ruled_out: &'a mut Vec<(InstanceId, Constraint)>,
 }
@@ -67,8 +69,10 @@ impl Decision<'_> {
             }
         }
         *self.candidates = candidates;
-        self.stand_in_line(request, targeted, tried, &mut verdicts);
-        self.crowd(request);
+        if !self.terse {
+            self.stand_in_line(request, targeted, tried, &mut verdicts);
+            self.crowd(request);
+        }
         if self.candidates.is_empty() {
             return if saturated || verdicts.passes_soon() {
                 Placement::Wait
@@ -146,6 +150,14 @@ impl Decision<'_> {
         let mut load = standing.load;
         load.in_flight = load.in_flight.saturating_add(in_line);
         let asked = self.asked(request);
+        if self.terse {
+            // An instance without a model serves nobody.
+            let prospect = self.prospects.with_model(standing.model).ok_or(Constraint::Model)?;
+            load.company = prospect.company;
+            let prediction = prospect.unpredicted();
+            candidates.push(candidate_of(request, instance, standing, load, prediction));
+            return Ok(());
+        }
         Self::beside(self.now, self.fleet, asked, instance, standing, load, candidates)?;
         if let Some(left) = self.left
             && candidates.pop_if(|candidate| !left.allows(candidate)).is_some()
@@ -169,7 +181,7 @@ impl Decision<'_> {
         let prospect = asked.prospects.with_model(instance.model).ok_or(Constraint::Model)?;
         let cached_tokens = cached_tokens(asked.request, instance);
         load.company = prospect.company;
-        let moment = &standing.moment;
+        let moment = &standing.moment(now, instance);
         let prediction = Self::predict(now, fleet, asked, prospect, (instance, moment), cached_tokens, &load);
         let idle = || {
             let idle = InstanceLoad::default();
@@ -178,19 +190,7 @@ impl Decision<'_> {
                 .bounds
         };
         check_prediction(asked.request, asked.waited_s, &prediction.estimate, idle)?;
-        candidates.push(Candidate {
-            instance: instance.id,
-            model: instance.model,
-            load,
-            slots: standing.slots,
-            kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
-            cached_tokens,
-            weight: instance.weight,
-            alone_tpot_s: instance.estimator.alone_tpot_s(),
-            peers: standing.peers,
-            crowded: None,
-            prediction,
-        });
+        candidates.push(candidate_of(asked.request, instance, standing, load, prediction));
         Ok(())
     }
 
@@ -236,6 +236,14 @@ impl Decision<'_> {
     fn taken(&self, request: &Request, candidate: &Candidate) -> Box<Candidate> {
         let mut taken = Box::new(*candidate);
         if let Some(instance) = self.fleet.instance(taken.instance) {
+            if self.terse
+                && let Some(prospect) = self.prospects.with_model(taken.model)
+                && let Some(standing) = self.standings.get(taken.instance)
+            {
+                let moment = standing.moment(self.now, instance);
+                let (asked, of, cached) = (self.asked(request), (instance, &moment), taken.cached_tokens);
+                taken.prediction = Self::predict(self.now, self.fleet, asked, prospect, of, cached, &taken.load);
+            }
             let bounds = Self::bounds(self.now, self.fleet, request, instance, &taken.prediction);
             taken.prediction.estimate.bounds = bounds;
         }
@@ -282,7 +290,7 @@ impl Decision<'_> {
             ) else {
                 continue;
             };
-            let of = (instance, &standing.moment);
+            let of = (instance, &standing.moment(self.now, instance));
             let mut load = candidate.load;
             let output_tokens = newcomers * candidate.estimate().output_tokens;
             load.in_flight = load.in_flight.saturating_add(newcomers.ceil() as u32);
@@ -346,6 +354,28 @@ impl Decision<'_> {
         } else {
             Refusal::Infeasible { reasons }
         })
+    }
+}
+
+fn candidate_of(
+    request: &Request,
+    instance: &Instance,
+    standing: &Standing,
+    load: InstanceLoad,
+    prediction: Prediction,
+) -> Candidate {
+    Candidate {
+        instance: instance.id,
+        model: instance.model,
+        load,
+        slots: standing.slots,
+        kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
+        cached_tokens: cached_tokens(request, instance),
+        weight: instance.weight,
+        alone_tpot_s: instance.estimator.alone_tpot_s(),
+        peers: standing.peers,
+        crowded: None,
+        prediction,
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::cell::{RefCell, RefMut};
 
-use equipoise_estimate::{AloneMemo, LengthEstimate, QualityEstimate};
+use equipoise_estimate::{AloneMemo, Bounds, Estimate, LengthEstimate, Prediction, QualityEstimate, Regime};
 use equipoise_fleet::{Fleet, ModelState};
 use equipoise_policy::Request;
-use equipoise_types::{ModelId, Timestamp};
+use equipoise_types::{Joules, ModelId, Timestamp};
 
 /// From one model.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,36 @@ impl Prospect {
                 company: model.company(now),
                 forecast_output_tokens: None,
             },
+        }
+    }
+}
+
+impl Prospect {
+    /// A prediction of which nothing is known yet but what depends on the model alone.
+    pub(crate) fn unpredicted(&self) -> Prediction {
+        Prediction {
+            estimate: Estimate {
+                quality: self.quality.mean,
+                quality_sd: self.quality.sd,
+                output_tokens: self.length.mean.max(1.0),
+                queue_s: 0.0,
+                ttft_s: 0.0,
+                tpot_s: 0.0,
+                e2e_s: 0.0,
+                energy: Joules(0.0),
+                idle_energy: Joules(0.0),
+                others_s: 0.0,
+                cost_usd: 0.0,
+                bounds: Bounds::default(),
+            },
+            quality: self.quality,
+            base_ttft_s: 0.0,
+            base_tpot_s: 0.0,
+            forecast_output_tokens: self.forecast_output_tokens,
+            in_flight: 0,
+            load_factor: 1.0,
+            length: self.length,
+            regime: Regime::default(),
         }
     }
 }

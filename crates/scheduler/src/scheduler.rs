@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use equipoise_fleet::{Fleet, FleetDelta, ModelState};
 use equipoise_policy::{Candidate, Constraint, Policy, Request, SettingsError, Target};
-use equipoise_types::{DecisionId, InstanceId, RandomStream, RequestId, Timestamp};
+use equipoise_types::{DecisionId, IdHash, InstanceId, RandomStream, RequestId, Timestamp};
 use indexmap::IndexMap;
 
 use crate::cascade::Cascade;
@@ -37,7 +37,7 @@ pub struct Scheduler {
     queue_poll: Option<Timestamp>,
     retries: RetryBudget,
     /// Dispatched and not ended: kept for a retry.
-    out: IndexMap<RequestId, Pending>,
+    out: IndexMap<RequestId, Pending, IdHash>,
     decisions: u64,
     random: RandomStream,
     /// How all instances stand in the batch that is being decided.
@@ -48,6 +48,7 @@ pub struct Scheduler {
     scores: Vec<Option<f64>>,
     ruled_out: Vec<(InstanceId, Constraint)>,
     explanations: Explanations,
+    explains: bool,
     exploration: Exploration,
     cascade: Cascade,
     outcomes: Outcomes,
@@ -82,7 +83,7 @@ impl Scheduler {
             batch_due: None,
             queue: Queue::default(),
             queue_poll: None,
-            out: IndexMap::new(),
+            out: IndexMap::default(),
             decisions: 0,
             random,
             standings: Standings::default(),
@@ -90,12 +91,21 @@ impl Scheduler {
             scores: Vec::new(),
             ruled_out: Vec::new(),
             explanations: Explanations::default(),
+            explains: true,
             outcomes: Outcomes::default(),
             last_feedback: None,
             regret: 0.0,
             members: Vec::new(),
             improving: false,
         })
+    }
+
+    /// The same, for who never asks for an [explanation](Self::explanation). It decides alike, and where a policy looks at
+    /// loads alone, only the instance that it takes is predicted.
+    #[must_use]
+    pub fn without_explanations(mut self) -> Self {
+        self.explains = false;
+        self
     }
 
     /// What it was told.
@@ -261,7 +271,8 @@ impl Scheduler {
 
     fn begin_batch(&mut self, now: Timestamp) {
         self.fleet.advance(now);
-        self.standings.take(now, &self.fleet);
+        let terse = self.looks_at_load_only();
+        self.standings.take(now, &self.fleet, terse);
         let present = self.standings.iter().filter(|(_, standing)| standing.present);
         let mut loads = present.map(|(id, standing)| (id, standing.load, standing.slots));
         self.policy.begin_batch(&mut loads);
@@ -293,6 +304,11 @@ impl Scheduler {
         decision.place(&pending.request, &pending.tried, policy, random)
     }
 
+    /// Whether nobody ever sees what is predicted of the instances that a decision passes over.
+    fn looks_at_load_only(&self) -> bool {
+        !self.explains && self.policy.looks_at_load_only() && self.config.exploration.share <= 0.0
+    }
+
     fn decision(
         &mut self,
         now: Timestamp,
@@ -300,6 +316,11 @@ impl Scheduler {
         ahead: u32,
     ) -> (Decision<'_>, &mut dyn Policy, &mut RandomStream) {
         let left = self.tenants.left(now, pending.request.tenant.as_deref());
+        let shown_free_ones = self.config.late_binding && !self.policy.binds_late();
+        let terse = self.looks_at_load_only()
+            && pending.request.wishes.are_plain()
+            && left.is_none()
+            && (ahead == 0 || shown_free_ones);
         let decision = Decision {
             now,
             left,
@@ -309,6 +330,7 @@ impl Scheduler {
             late_binding: self.config.late_binding,
             waited_s: now.secs_since(pending.arrived_at),
             ahead,
+            terse,
             candidates: &mut self.candidates,
             ruled_out: &mut self.ruled_out,
         };
@@ -397,6 +419,9 @@ impl Scheduler {
 
     /// The last of a decision: what it looked at goes into its explanation.
     fn explain(&mut self, now: Timestamp, request: RequestId, chosen: InstanceId, explored: bool) {
+        if !self.explains {
+            return;
+        }
         let mut explanation = self.explanations.blank();
         explanation.decision = DecisionId(self.decisions);
         explanation.request = request;

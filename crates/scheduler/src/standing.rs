@@ -20,11 +20,12 @@ pub(crate) struct Standing {
     /// Everybody's work on it. The company of its model changes with every request; see `Prospect`.
     pub(crate) load: InstanceLoad,
     pub(crate) peers: PeerView,
-    pub(crate) moment: Moment,
+    /// `None` where only loads are looked at: it costs more than all the rest.
+    moment: Option<Moment>,
 }
 
 impl Standing {
-    fn of(now: Timestamp, fleet: &Fleet, instance: &Instance) -> Self {
+    fn of(now: Timestamp, fleet: &Fleet, instance: &Instance, terse: bool) -> Self {
         let load = fleet.load(now, instance);
         Self {
             model: instance.model,
@@ -34,36 +35,46 @@ impl Standing {
             slots: instance.slots(now),
             load,
             peers: fleet.peers(now, instance),
-            moment: instance.estimator.moment(now, &load),
+            moment: (!terse).then(|| instance.estimator.moment(now, &load)),
         }
+    }
+
+    /// What predictions of it, the instance, have in common.
+    pub(crate) fn moment(&self, now: Timestamp, instance: &Instance) -> Moment {
+        self.moment
+            .unwrap_or_else(|| instance.estimator.moment(now, &self.load))
     }
 }
 
 /// Of all instances, by their ids, as of the last call of [`Standings::take`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Standings(Vec<Standing>);
+pub(crate) struct Standings {
+    of: Vec<Standing>,
+    terse: bool,
+}
 
 impl Standings {
-    /// Looks at the whole fleet.
-    pub(crate) fn take(&mut self, now: Timestamp, fleet: &Fleet) {
-        self.0.clear();
-        self.0
-            .extend(fleet.iter().map(|instance| Standing::of(now, fleet, instance)));
+    /// Looks at the whole fleet. `terse`: few of the instances will be predicted.
+    pub(crate) fn take(&mut self, now: Timestamp, fleet: &Fleet, terse: bool) {
+        self.terse = terse;
+        self.of.clear();
+        let standing = |instance| Standing::of(now, fleet, instance, terse);
+        self.of.extend(fleet.iter().map(standing));
     }
 
     /// Looks at one instance again: its ledger has changed.
     pub(crate) fn renew(&mut self, now: Timestamp, fleet: &Fleet, id: InstanceId) {
-        if let (Some(standing), Some(instance)) = (self.0.get_mut(id.index()), fleet.instance(id)) {
-            *standing = Standing::of(now, fleet, instance);
+        if let (Some(standing), Some(instance)) = (self.of.get_mut(id.index()), fleet.instance(id)) {
+            *standing = Standing::of(now, fleet, instance, self.terse);
         }
     }
 
     pub(crate) fn get(&self, id: InstanceId) -> Option<&Standing> {
-        self.0.get(id.index())
+        self.of.get(id.index())
     }
 
     /// In the order of their ids, which are their places.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Standing)> {
-        (0..).map(InstanceId).zip(&self.0)
+        (0..).map(InstanceId).zip(&self.of)
     }
 }

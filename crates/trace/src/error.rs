@@ -55,12 +55,14 @@ pub enum TraceError {
     },
     /// A request comes too late to be put in its place.
     #[error(
-        "{origin}: a request arrives {late_s} s before one that was passed on {window} requests earlier: the file is too far \
+        "{origin}: request {request} arrives {late_s} s before one that was passed on {window} requests earlier: the file is too far \
          out of order to be read in one pass; sort it first (`equipoise trace convert --sort`)"
     )]
     OutOfOrder {
         /// Which file.
         origin: String,
+        /// Which one, from 1, as the file has them.
+        request: u64,
         /// By how much, seconds.
         late_s: f64,
         /// How many requests are held to be sorted.

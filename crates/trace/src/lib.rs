@@ -10,6 +10,8 @@ mod distribution;
 mod error;
 mod event_log;
 mod format;
+#[cfg(test)]
+mod fuzz;
 mod generate;
 mod input;
 mod labels;

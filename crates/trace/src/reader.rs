@@ -241,6 +241,8 @@ pub struct WorkloadReader<'a> {
     requests: Unordered<'a>,
     window: Window,
     most: usize,
+    /// Requests read so far.
+    read: u64,
     start: Option<Timestamp>,
     exhausted: bool,
 }
@@ -269,6 +271,7 @@ impl<'a> WorkloadReader<'a> {
             requests,
             window: Window::default(),
             most: options.window,
+            read: 0,
             start: None,
             exhausted: false,
         }
@@ -312,11 +315,13 @@ impl Iterator for WorkloadReader<'_> {
         while !self.exhausted && self.window.len() <= self.most {
             match self.requests.next() {
                 Some(Ok(record)) => {
+                    self.read += 1;
                     if let Err(late_s) = self.window.push(record) {
                         self.exhausted = true;
                         self.window = Window::default();
                         return Some(Err(TraceError::OutOfOrder {
                             origin: self.requests.origin.clone(),
+                            request: self.read,
                             late_s,
                             window: self.most,
                         }));

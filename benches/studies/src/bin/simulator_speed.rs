@@ -30,6 +30,9 @@ struct Options {
     /// Simulate every step on its own.
     #[arg(long)]
     step_by_step: bool,
+    /// Print the row's requests for another simulator, and the step times of our engine model ahead of them.
+    #[arg(long, hide = true)]
+    dump: bool,
 }
 
 /// One measurement.
@@ -56,7 +59,9 @@ const fn azure(name: &'static str, policy: &'static str, instances: u32, rate_pe
 
 /// The small rows are those of published simulators: 12 A30 with a 7B model at 12 requests/s (Vidur's, aisimulate's), and 100
 /// at 100 requests/s.
-const ROWS: [Row; 7] = [
+const ROWS: [Row; 9] = [
+    azure("round-robin-12", "round-robin", 12, 12.0, 300_000),
+    azure("round-robin-100", "round-robin", 100, 100.0, 100_000),
     azure("least-requests-12", "least-requests", 12, 12.0, 1_000_000),
     azure("equipoise-12", "equipoise", 12, 12.0, 300_000),
     azure("least-requests-100", "least-requests", 100, 100.0, 100_000),
@@ -74,10 +79,14 @@ const ROWS: [Row; 7] = [
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    if options.here {
+    if options.here || options.dump {
         let name = options.rows.first().context("which row?")?;
         let row = ROWS.iter().find(|row| row.name == name).context("no such row")?;
-        return run(row, &options);
+        return if options.dump {
+            dump(row, &options)
+        } else {
+            run(row, &options)
+        };
     }
     for name in &options.rows {
         if !ROWS.iter().any(|row| row.name == name) {
@@ -131,6 +140,7 @@ fn run(row: &Row, options: &Options) -> anyhow::Result<()> {
     let fleet = fleet(row)?;
     let simulation = SimulationOptions {
         policies: vec![row.policy.to_owned()],
+        step_by_step: options.step_by_step,
         ..SimulationOptions::default()
     };
     let (usage, began) = (Usage::now()?, Instant::now());
@@ -150,6 +160,29 @@ fn run(row: &Row, options: &Options) -> anyhow::Result<()> {
         simulate_all(&fleet, azure.map(Ok), &simulation)?
     };
     report(row, &result, usage.until_now()?, began.elapsed());
+    Ok(())
+}
+
+/// The same requests as lines of arrival, prompt and answer tokens.
+fn dump(row: &Row, options: &Options) -> anyhow::Result<()> {
+    let fleet = fleet(row)?;
+    let model = fleet.instances.first().context("no instance")?.step_model()?;
+    let step = |seqs, kv_tokens| model.decode_step_seconds(seqs, kv_tokens);
+    let per_sequence_s = (step(33, 0) - step(1, 0)) / 32.0;
+    let per_kv_token_s = (step(8, 100_000) - step(8, 0)) / 1e5;
+    let per_prompt_token_s = (model.prefill_seconds(512, 0, 0, 0) - step(1, 0)) / 511.0;
+    let fixed_s = step(1, 0) - per_sequence_s;
+    say(&format!(
+        "{fixed_s} {per_sequence_s} {per_kv_token_s} {per_prompt_token_s}"
+    ));
+    let requests = options.requests.unwrap_or(row.requests);
+    for record in Azure::open(&options.data, row.rate_per_s, requests)? {
+        let arrival_s = record.arrival.as_secs_f64();
+        say(&format!(
+            "{arrival_s:.9} {} {}",
+            record.prompt_tokens, record.output_tokens
+        ));
+    }
     Ok(())
 }
 

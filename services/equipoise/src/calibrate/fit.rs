@@ -422,8 +422,7 @@ mod tests {
         );
         let experts = found.experts.expect("it reads them");
         assert!((experts.ms / 20.0 - 1.0).abs() < 0.1, "{experts:?}");
-        let again =
-            equipoise_engine::measured_table(&text(Path::new("runs.csv"), vec![found.clone()])).expect("readable");
+        let again = equipoise_engine::measured_table(&text(Path::new("runs.csv"), vec![found])).expect("readable");
         assert_eq!(again.tiers[0].weights, Precision::Mxfp4);
         assert!((again.tiers[0].experts.expect("kept").ms / experts.ms - 1.0).abs() < 1e-3);
     }
