@@ -300,7 +300,7 @@ where
                 }
             }
             Happening::Change(change) => self.change(change),
-            Happening::Fleet(Box::new(report)) => {
+            Happening::Fleet(report) => {
                 for router in 0..self.routers.len() {
                     for delta in self.routers.deltas(&report, router, self.now, &self.instances) {
                         self.give(router, Event::Fleet(delta));
