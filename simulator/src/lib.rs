@@ -22,6 +22,7 @@ mod replay;
 mod request;
 mod result;
 mod routers;
+mod sink;
 mod slo;
 mod table;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use prompts::{Answer, AnsweredPrompt, PromptError, PromptSet, Questions};
 pub use replay::{Difference, ReplayReport, replay};
 pub use result::{EnergyTotals, InstanceResult, ModelShare, Percentiles, PolicyResult, to_json};
 pub use routers::RouterOptions;
+pub use sink::{RequestEnding, RequestRecord, RequestSink};
 pub use slo::{SloGoal, SloResult};
 pub use table::render_table;
 
@@ -44,7 +46,7 @@ use std::thread;
 
 use equipoise_config::FleetConfig;
 use equipoise_scheduler::SchedulerConfig;
-use equipoise_trace::{EventLogWriter, WorkloadRecord};
+use equipoise_trace::{EventLogWriter, TraceError, WorkloadRecord};
 
 use driver::Driver;
 use feed::{LogSink, NoSink};
@@ -116,6 +118,31 @@ pub fn simulate_recorded(
     let (result, sink) = Driver::new(fleet, config, records, options, sink)?.run();
     sink.finish()?;
     Ok(result)
+}
+
+/// Runs a workload that is read while it runs, under the fleet's own policy or the first of `options.policies`, on this
+/// thread, and tells `sink` of every request as it ends. The requests must come in order of arrival.
+///
+/// # Errors
+/// As [`simulate`], and with the first error of the workload.
+pub fn simulate_stream(
+    fleet: &FleetConfig,
+    workload: impl IntoIterator<Item = Result<WorkloadRecord, TraceError>>,
+    options: &SimulationOptions,
+    sink: &mut impl RequestSink,
+) -> Result<PolicyResult, SimulationError> {
+    let records = workload.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let policy = options.policies.first().unwrap_or(&fleet.scheduler.policy);
+    let mut driver = Driver::new(
+        fleet,
+        scheduler_config(fleet, policy, options),
+        &records,
+        options,
+        NoSink,
+    )?;
+    driver.run_to_end();
+    driver.tell(sink);
+    Ok(driver.run().0)
 }
 
 fn scheduler_config(fleet: &FleetConfig, policy: &str, options: &SimulationOptions) -> SchedulerConfig {

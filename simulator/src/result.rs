@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use equipoise_scheduler::SchedulerConfig;
-use equipoise_types::{MilliJoules, Timestamp, quantile_of_sorted};
+use equipoise_types::{MilliJoules, RequestId, Timestamp, quantile_of_sorted};
 use serde::Serialize;
 
-use crate::SloResult;
 use crate::driver::Driver;
 use crate::request::Ending;
 use crate::routers::RouterOptions;
+use crate::{RequestEnding, RequestRecord, RequestSink, SloResult};
 
 /// One policy's run. Times are as a client behind the router sees them, from arrival.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -278,6 +278,48 @@ impl PolicyResult {
                 .collect(),
             instances,
             sent_to: driver.requests.iter().map(|state| state.instance).collect(),
+        }
+    }
+}
+
+impl<S> Driver<'_, S> {
+    /// Tells of every request, in the order of the workload.
+    pub(crate) fn tell(&self, sink: &mut impl RequestSink) {
+        for (request, (state, record)) in self.requests.iter().zip(self.records).enumerate() {
+            let spec = state.instance.map(|index| &self.instances[index as usize].spec);
+            let seconds = |at: Timestamp| at.secs_since(record.arrival);
+            let finished_at = match state.ending {
+                Ending::Finished(at) => Some(at),
+                Ending::Open | Ending::Refused => None,
+            };
+            let quality = finished_at.zip(spec).and_then(|(_, spec)| {
+                let truth = self.options.truth(request, &spec.model.name);
+                truth.map_or(spec.model.quality, |answer| Some(answer.quality))
+            });
+            sink.request(&RequestRecord {
+                id: RequestId(request as u64),
+                arrival: record.arrival,
+                model: spec.map(|spec| spec.model.name.as_str()),
+                instance: spec.map(|spec| spec.name.as_str()),
+                tenant: record.tenant.as_deref(),
+                prompt_tokens: record.prompt_tokens,
+                cached_tokens: state.cached_tokens,
+                output_tokens: state.generated,
+                ttft_s: state.first_token_at.map(seconds),
+                e2e_s: finished_at.map(seconds),
+                energy: state
+                    .replaced
+                    .map_or(state.energy, |(_, energy, _)| energy + state.energy),
+                ending: match state.ending {
+                    Ending::Finished(_) => RequestEnding::Finished,
+                    Ending::Refused => RequestEnding::Refused("refused"),
+                    Ending::Open => RequestEnding::Unfinished,
+                },
+                quality,
+                queued: state.queued,
+                truncated: state.truncated,
+                escalated: state.replaced.is_some(),
+            });
         }
     }
 }

@@ -624,3 +624,21 @@ fn a_line_is_not_held_up_by_its_first() {
     let (ours, simple) = (p99("equipoise"), p99("least-requests"));
     assert!(ours < 1.3 * simple, "{ours} {simple}");
 }
+
+#[test]
+fn a_sink_hears_of_every_request_once() {
+    let (fleet, records) = (mixed_fleet(), workload(300, 200.0));
+    let mut heard = vec![0; records.len()];
+    let (mut energy, mut refused) = (0, 0);
+    let mut sink = |record: &RequestRecord<'_>| {
+        heard[record.id.0 as usize] += 1;
+        energy += record.energy.0;
+        refused += u64::from(matches!(record.ending, RequestEnding::Refused(_)));
+        assert_eq!(record.e2e_s.is_some(), record.ending == RequestEnding::Finished);
+    };
+    let stream = records.iter().cloned().map(Ok);
+    let result = simulate_stream(&fleet, stream, &one("equipoise"), &mut sink).expect("runs");
+    assert_eq!(result, simulate(&fleet, &records, &one("equipoise")).expect("runs")[0]);
+    assert!(heard.iter().all(|times| *times == 1));
+    assert_eq!((energy, refused), (result.energy.attributed_mj.0, result.refused));
+}

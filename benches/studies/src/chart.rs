@@ -1,6 +1,6 @@
-//! Frontiers as SVG, without a library: quality against joules and against the tail of the time, side by side.
+//! Frontiers: quality against joules and against the tail of the time, side by side.
 
-use std::fmt::Write as _;
+use equipoise_chart::{Anchor, Ground, Mark, Panel, Scale, Svg};
 
 use crate::arm::{Arm, Family};
 use crate::verdict::Cell;
@@ -21,82 +21,16 @@ fn colour(family: Family) -> &'static str {
     }
 }
 
-/// One panel: a logarithmic axis across, quality upwards.
-struct Panel {
-    left: f64,
-    across: (f64, f64),
-    up: (f64, f64),
-}
-
-impl Panel {
-    fn at(&self, x: f64, y: f64) -> (f64, f64) {
-        let share = (x.ln() - self.across.0.ln()) / (self.across.1.ln() - self.across.0.ln());
-        let height = (y - self.up.0) / (self.up.1 - self.up.0);
-        (self.left + share * SIDE.0, TOP + SIDE.1 * (1.0 - height))
-    }
-
-    fn frame(&self, svg: &mut String, title: &str) {
-        let (right, bottom) = (self.left + SIDE.0, TOP + SIDE.1);
-        for step in [1.0, 2.0, 5.0] {
-            for decade in -1..5 {
-                let value = step * 10_f64.powi(decade);
-                if value < self.across.0 || value > self.across.1 {
-                    continue;
-                }
-                let (x, _) = self.at(value, self.up.0);
-                _ = writeln!(svg, "<path d=\"M{x:.1} {TOP}V{bottom}\" stroke=\"#e8e8e8\"/>");
-                text(svg, x, bottom + 17.0, "middle", &format!("{value}"));
-            }
-        }
-        let mut level = (self.up.0 * 20.0).ceil() / 20.0;
-        while level <= self.up.1 + 1e-9 {
-            let (_, y) = self.at(self.across.0, level);
-            _ = writeln!(svg, "<path d=\"M{} {y:.1}H{right}\" stroke=\"#e8e8e8\"/>", self.left);
-            text(svg, self.left - 7.0, y + 4.0, "end", &format!("{level:.2}"));
-            level += 0.05;
-        }
-        _ = writeln!(
-            svg,
-            "<rect x=\"{}\" y=\"{TOP}\" width=\"{}\" height=\"{}\" fill=\"none\" stroke=\"#999\"/>",
-            self.left, SIDE.0, SIDE.1
-        );
-        text(svg, self.left + SIDE.0 / 2.0, bottom + 38.0, "middle", title);
-    }
-}
-
-fn text(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
-    _ = writeln!(
-        svg,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>"
-    );
-}
-
-fn mark(svg: &mut String, family: Family, (x, y): (f64, f64), title: &str) {
-    let fill = colour(family);
-    let shape = match family {
-        Family::Preset => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"6\""),
-        Family::Sweep => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\""),
-        Family::RouteBalance => format!(
-            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"9\" height=\"9\"",
-            x - 4.5,
-            y - 4.5
-        ),
-        Family::Decoupled => format!("<path d=\"M{x:.1} {:.1}l5 9h-10z\"", y - 6.0),
-        Family::Balancer => format!("<path d=\"M{x:.1} {:.1}l5 5l-5 5l-5 -5z\"", y - 5.0),
+fn mark(svg: &mut Svg, family: Family, at: (f64, f64), title: &str) {
+    let (shape, size) = match family {
+        Family::Preset => (Mark::Circle, 6.0),
+        Family::Sweep => (Mark::Circle, 3.5),
+        Family::RouteBalance => (Mark::Square, 5.0),
+        Family::Decoupled => (Mark::Triangle, 4.6),
+        Family::Balancer => (Mark::Diamond, 4.4),
     };
-    _ = writeln!(
-        svg,
-        "{shape} fill=\"{fill}\" stroke=\"#fff\" stroke-width=\"0.7\"><title>{title}</title></{}>",
-        tag(family)
-    );
-}
-
-fn tag(family: Family) -> &'static str {
-    match family {
-        Family::Preset | Family::Sweep => "circle",
-        Family::RouteBalance => "rect",
-        Family::Decoupled | Family::Balancer => "path",
-    }
+    let style = format!("fill=\"{}\" stroke=\"#fff\" stroke-width=\"0.7\"", colour(family));
+    shape.draw(svg, at, size, &style, title);
 }
 
 /// Ends of an axis that hold all of `values`.
@@ -124,13 +58,13 @@ pub fn frontier(title: &str, arms: &[Arm], cells: &[Cell]) -> String {
         })
         .collect();
     let (low, high) = ends(points.iter().map(|point| point.1));
-    let up = (low - 0.02, high + 0.02);
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
-    );
-    _ = writeln!(svg, "<text x=\"{}\" y=\"24\" font-size=\"15\">{title}</text>", LEFTS[0]);
-    text(&mut svg, LEFTS[0] - 40.0, 50.0, "start", "mean label");
+    let up = Scale::Linear {
+        low: low - 0.02,
+        high: high + 0.02,
+    };
+    let mut svg = Svg::new(WIDTH, HEIGHT, Ground::Paper, title);
+    svg.text((LEFTS[0], 24.0), Anchor::Start, title, "font-size=\"15\"");
+    svg.text((LEFTS[0] - 40.0, 50.0), Anchor::Start, "mean label", "");
     let titles = [
         "joules per request (engine steps)",
         "end-to-end time, 95th percentile, seconds",
@@ -139,10 +73,18 @@ pub fn frontier(title: &str, arms: &[Arm], cells: &[Cell]) -> String {
         let (least, most) = ends(points.iter().map(|point| point.2[axis]));
         let panel = Panel {
             left,
-            across: (least * 0.88, most * 1.12),
+            top: TOP,
+            width: SIDE.0,
+            height: SIDE.1,
+            across: Scale::Log {
+                low: least * 0.88,
+                high: most * 1.12,
+            },
             up,
         };
-        panel.frame(&mut svg, titles[axis]);
+        panel.grid(&mut svg);
+        let middle = (left + SIDE.0 / 2.0, panel.bottom() + 38.0);
+        svg.text(middle, Anchor::Middle, titles[axis], "");
         // Baselines first, presets on top.
         for family in [
             Family::Balancer,
@@ -155,19 +97,7 @@ pub fn frontier(title: &str, arms: &[Arm], cells: &[Cell]) -> String {
                 let at = panel.at(values[axis], *quality);
                 mark(&mut svg, family, at, &arm.name);
                 if family == Family::Preset {
-                    let name = arm.name.trim_start_matches("equipoise ");
-                    let (x, anchor) = if at.0 > left + SIDE.0 - 60.0 {
-                        (at.0 - 9.0, "end")
-                    } else {
-                        (at.0 + 9.0, "start")
-                    };
-                    _ = writeln!(
-                        svg,
-                        "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{}\" font-weight=\"bold\" \
-                         stroke=\"#fff\" stroke-width=\"3\" paint-order=\"stroke\">{name}</text>",
-                        at.1 - 6.0,
-                        colour(family)
-                    );
+                    label(&mut svg, &panel, at, arm);
                 }
             }
         }
@@ -182,10 +112,28 @@ pub fn frontier(title: &str, arms: &[Arm], cells: &[Cell]) -> String {
     for (row, (family, name)) in legend.into_iter().enumerate() {
         let y = TOP + 14.0 + 20.0 * row as f64;
         mark(&mut svg, family, (LEFTS[1] + SIDE.0 + 18.0, y), name);
-        text(&mut svg, LEFTS[1] + SIDE.0 + 30.0, y + 4.0, "start", name);
+        svg.text((LEFTS[1] + SIDE.0 + 30.0, y + 4.0), Anchor::Start, name, "");
     }
-    svg.push_str("</svg>\n");
-    svg
+    svg.finish()
+}
+
+/// A preset's name beside its mark, inside the panel.
+fn label(svg: &mut Svg, panel: &Panel, at: (f64, f64), arm: &Arm) {
+    let (x, anchor) = if at.0 > panel.right() - 60.0 {
+        (at.0 - 9.0, Anchor::End)
+    } else {
+        (at.0 + 9.0, Anchor::Start)
+    };
+    let style = format!(
+        "fill=\"{}\" font-weight=\"bold\" stroke=\"#fff\" stroke-width=\"3\" paint-order=\"stroke\"",
+        colour(arm.family)
+    );
+    svg.text(
+        (x, at.1 - 6.0),
+        anchor,
+        arm.name.trim_start_matches("equipoise "),
+        &style,
+    );
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod page;
 pub mod parallel;
 pub mod scenario;
 pub mod setting;
+pub mod speed;
 pub mod statistics;
 pub mod study;
 pub mod verdict;

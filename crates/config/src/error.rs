@@ -1,14 +1,22 @@
-//! What can be wrong with a fleet file.
+//! What can be wrong with a fleet file or a scenario file.
 
 use std::io;
 use std::ops::Range;
 
-/// Why a fleet file is not taken. Every message says where and how to mend it.
+/// Why a file is not taken. Every message says where and how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the fleet file {origin}: {source}")]
     Read {
+        /// Which file.
+        origin: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The scenario file cannot be read.
+    #[error("cannot read the scenario file {origin}: {source}")]
+    ReadScenario {
         /// Which file.
         origin: String,
         /// Why.

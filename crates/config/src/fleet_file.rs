@@ -2,7 +2,7 @@
 
 mod pool;
 mod scheduler;
-mod table;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +30,10 @@ use table::{FileTable, ModelTable};
 ///   `endpoints` (real ones); `limits = { max_num_seqs, max_num_batched_tokens, block_tokens, num_gpu_blocks }`, `labels`,
 ///   `capabilities` (of `tools`, `images`, `audio`, `structured`, `embeddings`; absent: everything),
 ///   `gpus` (the devices of each instance), `service_ms` (an opaque emulated box), `measured` (a table of measured tiers,
-///   `mlenergy-v2`, in place of the engine model's own speed and energy).
+///   `mlenergy-v2`, in place of the engine model's own speed and energy); and how the model is served, see
+///   [`equipoise_engine::Serving`]: `runtime`, `weights`, `kv_cache`, `pipeline_parallel`, `data_parallel`, `expert_parallel`,
+///   `link = { gbytes_per_s, latency_us }`, `speculative = { draft_tokens, acceptance, draft }`,
+///   `prefill = { gpu, count, tensor_parallel, gbytes_per_s, latency_us }`, `sleep = { level, after_s, wake_s }`.
 #[derive(Clone, Copy, Debug)]
 pub struct FleetFile;
 
@@ -54,35 +57,39 @@ impl FleetFile {
     pub fn parse(text: &str, origin: &str) -> Result<FleetConfig, ConfigError> {
         let source = Source { text, origin };
         let file: FileTable = toml::from_str(text).map_err(|error| source.syntax(&error))?;
-
-        let section = file.scheduler.as_ref().map_or(0..0, Spanned::span);
-        let mut scheduler = file.scheduler.map(Spanned::into_inner).unwrap_or_default();
-        // Its own constructor knows what it accepts.
-        if let Err(error) = Scheduler::new(scheduler.clone()) {
-            let place = scheduler::place(&source, &error).unwrap_or(section);
-            return Err(source.invalid(place, format!("[scheduler]: {error}")));
-        }
-
-        if let Some(tenants) = file.tenants {
-            let place = tenants.span();
-            scheduler.tenants.extend(tenants.into_inner());
-            if let Err(error) = scheduler.validate() {
-                return Err(source.invalid(place, format!("[tenants]: {error}")));
-            }
-        }
-
-        let mut profiles = BTreeMap::new();
-        for table in &file.models {
-            let profile = profile(&source, table)?;
-            if profiles.insert(profile.name.clone(), profile).is_some() {
-                let name = table.name.get_ref();
-                let problem = format!("a second [[model]] is called `{name}`; every model is declared once");
-                return Err(source.invalid(table.name.span(), problem));
-            }
-        }
-        let instances = pool::instances(&source, &file.pools, &profiles)?;
-        Ok(FleetConfig { scheduler, instances })
+        validated(&source, file)
     }
+}
+
+/// The fleet that the tables of a file declare.
+pub(crate) fn validated(source: &Source<'_>, file: FileTable) -> Result<FleetConfig, ConfigError> {
+    let section = file.scheduler.as_ref().map_or(0..0, Spanned::span);
+    let mut scheduler = file.scheduler.map(Spanned::into_inner).unwrap_or_default();
+    // Its own constructor knows what it accepts.
+    if let Err(error) = Scheduler::new(scheduler.clone()) {
+        let place = scheduler::place(source, &error).unwrap_or(section);
+        return Err(source.invalid(place, format!("[scheduler]: {error}")));
+    }
+
+    if let Some(tenants) = file.tenants {
+        let place = tenants.span();
+        scheduler.tenants.extend(tenants.into_inner());
+        if let Err(error) = scheduler.validate() {
+            return Err(source.invalid(place, format!("[tenants]: {error}")));
+        }
+    }
+
+    let mut profiles = BTreeMap::new();
+    for table in &file.models {
+        let profile = profile(source, table)?;
+        if profiles.insert(profile.name.clone(), profile).is_some() {
+            let name = table.name.get_ref();
+            let problem = format!("a second [[model]] is called `{name}`; every model is declared once");
+            return Err(source.invalid(table.name.span(), problem));
+        }
+    }
+    let instances = pool::instances(source, &file.pools, &profiles)?;
+    Ok(FleetConfig { scheduler, instances })
 }
 
 /// Checks a name: it goes into URLs, labels and metrics.

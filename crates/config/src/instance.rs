@@ -1,8 +1,6 @@
 //! A validated fleet.
 
-use equipoise_engine::{
-    Deployment, EngineLimits, EngineShape, MeasuredError, ShapeError, StepModel, gpu, measured_tier, model,
-};
+use equipoise_engine::{DeclaredEngine, EngineLimits, MeasuredError, ServingError, ShapeError, StepModel, gpu, model};
 use equipoise_fleet::InstanceSpec;
 use equipoise_scheduler::SchedulerConfig;
 
@@ -51,6 +49,14 @@ pub enum UnknownPhysics {
         /// Why.
         source: ShapeError,
     },
+    /// It cannot be served as declared.
+    #[error("instance {instance}: {source}")]
+    Serving {
+        /// Which instance.
+        instance: String,
+        /// Why.
+        source: ServingError,
+    },
     /// Its tier was not measured.
     #[error("instance {instance}: {source}; or leave `measured` out for the modelled tier")]
     Measured {
@@ -85,29 +91,29 @@ impl DeclaredInstance {
             return Ok(StepModel::fixed(service_s, self.limits()));
         }
         let instance = self.spec.name.clone();
-        let Some(model) = self.spec.model.architecture.as_deref().and_then(model) else {
+        let architecture = self.spec.model.architecture.as_deref();
+        let Some(model) = architecture.filter(|name| model(name).is_some()) else {
             return Err(UnknownPhysics::Architecture {
                 instance,
                 model: self.spec.model.name.clone(),
             });
         };
-        let Some(gpu) = self.spec.gpu.as_deref().and_then(gpu) else {
+        let Some(gpu) = self.spec.gpu.as_deref().filter(|name| gpu(name).is_some()) else {
             return Err(UnknownPhysics::Gpu { instance });
         };
-        let shape = EngineShape {
-            gpu,
+        let declared = DeclaredEngine {
             model,
+            gpu,
             tensor_parallel: self.spec.tensor_parallel,
             limits: self.limits(),
-            deployment: Deployment::default(),
+            measured: self.spec.measured.as_deref(),
+            serving: self.spec.serving.as_ref(),
         };
-        let built = match &self.spec.measured {
-            None => StepModel::new(&shape),
-            Some(table) => match measured_tier(table, model, gpu, self.spec.tensor_parallel) {
-                Ok(tier) => StepModel::measured(&shape, &tier),
-                Err(source) => return Err(UnknownPhysics::Measured { instance, source }),
-            },
-        };
-        built.map_err(|source| UnknownPhysics::Shape { instance, source })
+        declared.step_model().map_err(|error| match error {
+            source if source.key().is_some() => UnknownPhysics::Serving { instance, source },
+            ServingError::Shape(source) => UnknownPhysics::Shape { instance, source },
+            ServingError::Measured(source) => UnknownPhysics::Measured { instance, source },
+            source => UnknownPhysics::Serving { instance, source },
+        })
     }
 }

@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::gpu::GpuSpec;
+use crate::gpu::{Generation, GpuSpec};
+use crate::model::ModelSpec;
 
 /// The constants of every engine that was fitted.
 const CATALOGUE: &str = include_str!("../catalogue/runtimes.toml");
@@ -17,10 +18,17 @@ pub enum Precision {
     /// Two bytes.
     #[default]
     Bf16,
-    /// One byte.
+    /// One byte (E4M3), weights and activations.
     Fp8,
+    /// One byte, weights and activations (W8A8).
+    Int8,
+    /// Half a byte, and a two-byte scale and half a byte of zero point for 128 values (AWQ, GPTQ); computed in bf16.
+    #[serde(alias = "awq", alias = "gptq")]
+    Int4,
     /// Half a byte, and a scale of one byte for 16 values (NVFP4).
     Fp4,
+    /// Half a byte, and a scale of one byte for 32 values; experts only, the rest stays in bf16 and so does the computing.
+    Mxfp4,
 }
 
 impl Precision {
@@ -29,17 +37,21 @@ impl Precision {
     pub fn bytes(self) -> f64 {
         match self {
             Self::Bf16 => 2.0,
-            Self::Fp8 => 1.0,
+            Self::Fp8 | Self::Int8 => 1.0,
+            Self::Int4 => 0.5 + 2.5 / 128.0,
             Self::Fp4 => 0.5625,
+            Self::Mxfp4 => 0.53125,
         }
     }
 
-    /// Dense tensor throughput over that of bf16, on GPUs that have the format (vendor data sheets).
-    pub(crate) fn peak_factor(self) -> f64 {
+    /// Dense tensor throughput over that of bf16: what the GPU's tensor cores have of their own (vendor data sheets). A format
+    /// that they lack is unpacked to bf16 and saves memory only.
+    pub(crate) fn speedup(self, gpu: &GpuSpec) -> f64 {
         match self {
-            Self::Bf16 => 1.0,
-            Self::Fp8 => 2.0,
-            Self::Fp4 => 4.0,
+            Self::Fp8 if gpu.generation >= Generation::Ada => 2.0,
+            Self::Int8 if gpu.generation >= Generation::Ampere => 2.0,
+            Self::Fp4 if gpu.generation >= Generation::Blackwell => 4.0,
+            Self::Bf16 | Self::Fp8 | Self::Int8 | Self::Int4 | Self::Fp4 | Self::Mxfp4 => 1.0,
         }
     }
 
@@ -49,7 +61,10 @@ impl Precision {
         match self {
             Self::Bf16 => "bf16",
             Self::Fp8 => "fp8",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
             Self::Fp4 => "fp4",
+            Self::Mxfp4 => "mxfp4",
         }
     }
 }
@@ -96,8 +111,28 @@ pub struct Calibration {
     pub batching: Batching,
 }
 
-/// How a model is served. The default: bf16 throughout, the GPU entry's own overheads.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What carries data from one GPU of an instance to the next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Link {
+    /// Bytes per second in one direction, as reached.
+    pub bytes_per_second: f64,
+    /// Time before the first byte, seconds.
+    pub latency_seconds: f64,
+}
+
+/// Speculative decoding: so many tokens are drafted in a round and verified together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Speculation {
+    /// Tokens drafted in a round.
+    pub draft_tokens: u32,
+    /// Probability that one is accepted, [0, 1].
+    pub acceptance: f64,
+    /// The model that drafts, on the same GPUs; `None`: drafts cost nothing (n-gram look-up).
+    pub draft: Option<&'static ModelSpec>,
+}
+
+/// How a model is served. The default: bf16 throughout, one stage, one replica, the GPU entry's own overheads.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Deployment {
     /// Format of the layers' weights. Embedding and output head stay in bf16, as in the published quantised models.
     pub weights: Precision,
@@ -105,6 +140,31 @@ pub struct Deployment {
     pub kv_cache: Precision,
     /// The engine's constants.
     pub calibration: Option<Calibration>,
+    /// Parts of the model, each on its own tensor-parallel GPUs, through which a step passes one after another; at least 1.
+    pub pipeline_parallel: u32,
+    /// Copies of all that behind one endpoint; at least 1. The engine's limits are those of each copy.
+    pub data_parallel: u32,
+    /// Whether each tensor-parallel GPU holds whole experts of a mixture rather than a part of every one.
+    pub expert_parallel: bool,
+    /// What joins the GPUs; `None`: the link of the GPU's catalogue entry.
+    pub link: Option<Link>,
+    /// Speculative decoding; `None`: one token for each pass.
+    pub speculation: Option<Speculation>,
+}
+
+impl Default for Deployment {
+    fn default() -> Self {
+        Self {
+            weights: Precision::Bf16,
+            kv_cache: Precision::Bf16,
+            calibration: None,
+            pipeline_parallel: 1,
+            data_parallel: 1,
+            expert_parallel: false,
+            link: None,
+            speculation: None,
+        }
+    }
 }
 
 /// Why an engine's constants are not at hand.

@@ -7,6 +7,7 @@
 //! the budget, only the last admitted can be in the middle of its prefill: decodes therefore always precede prefills.
 
 mod batch;
+mod elsewhere;
 mod fixed;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod tests;
 use crate::event::{EngineEvent, EngineRequest, EngineStats, Step, StepPart, SubmitError};
 use crate::kv::{Freed, KvLedger};
 use crate::step::{SLICE_SECONDS, StepModel};
+use elsewhere::Elsewhere;
 use equipoise_types::RequestId;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -32,6 +34,8 @@ pub struct Engine {
     /// In order of admission.
     running: Vec<Slot>,
     waiting: VecDeque<Slot>,
+    /// Where other GPUs compute the prompts.
+    elsewhere: Option<Box<Elsewhere>>,
     /// The step between `begin_step` and `end_step`.
     step: Option<Step>,
     scheduled: Vec<Scheduled>,
@@ -94,6 +98,7 @@ impl Engine {
     #[must_use]
     pub fn new(model: StepModel) -> Self {
         let kv = KvLedger::new(model.kv_blocks(), model.limits().block_tokens);
+        let elsewhere = model.prefill_side().map(|_| Box::default());
         Self {
             model,
             kv,
@@ -102,6 +107,7 @@ impl Engine {
             ids: BTreeMap::new(),
             running: Vec::new(),
             waiting: VecDeque::new(),
+            elsewhere,
             step: None,
             scheduled: Vec::new(),
             parts: Vec::new(),
@@ -185,7 +191,10 @@ impl Engine {
             }
         };
         self.ids.insert(id, slot);
-        self.waiting.push_back(slot);
+        match &mut self.elsewhere {
+            Some(elsewhere) => elsewhere.push(slot),
+            None => self.waiting.push_back(slot),
+        }
         Ok(())
     }
 
@@ -195,7 +204,9 @@ impl Engine {
         let Some(slot) = self.ids.remove(&id) else {
             return false;
         };
-        if self.slots[slot].running {
+        if self.elsewhere.as_mut().is_some_and(|elsewhere| elsewhere.remove(slot)) {
+            // It was not here yet.
+        } else if self.slots[slot].running {
             self.running.retain(|&other| other != slot);
         } else {
             self.waiting.retain(|&other| other != slot);
@@ -238,6 +249,7 @@ impl Engine {
             self.preempted.clear();
             self.step = match self.model.fixed_seconds() {
                 Some(_) => self.form_slice(longest_s),
+                None if self.elsewhere.is_some() => self.form_with_prompts_elsewhere(),
                 None => self.form_batch(),
             };
         }
@@ -256,6 +268,7 @@ impl Engine {
         if any_finished {
             self.remove_finished();
         }
+        self.take_in(events);
     }
 
     /// Each request's part of the step that was last begun, in order of admission.
@@ -270,7 +283,7 @@ impl Engine {
         let kv_usage = f64::from(self.kv.used()) / f64::from(self.kv.total());
         EngineStats {
             running: count(self.running.len()),
-            waiting: count(self.waiting.len()),
+            waiting: count(self.waiting.len() + self.elsewhere()),
             kv_used_blocks: self.kv.used(),
             kv_blocks: self.kv.total(),
             kv_usage,
@@ -285,7 +298,12 @@ impl Engine {
     /// Whether nothing runs and nothing waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+        self.running.is_empty() && self.waiting.is_empty() && self.elsewhere() == 0
+    }
+
+    /// Requests whose prompts are elsewhere.
+    fn elsewhere(&self) -> usize {
+        self.elsewhere.as_ref().map_or(0, |elsewhere| elsewhere.len())
     }
 
     /// Gives back what a sequence holds and frees its slot. The caller has taken it off `running` or `waiting`.

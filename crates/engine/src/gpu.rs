@@ -2,11 +2,30 @@
 
 use crate::power::PowerCurve;
 
+/// What a GPU's tensor cores can do, in order of age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Generation {
+    /// P100: none.
+    Pascal,
+    /// V100: fp16.
+    Volta,
+    /// A30, A100: bf16, int8.
+    Ampere,
+    /// L40S: fp8 too.
+    Ada,
+    /// H100, H200: fp8 too.
+    Hopper,
+    /// B200: fp4 too.
+    Blackwell,
+}
+
 /// One type of GPU. Rates are per GPU; tensor parallelism multiplies them elsewhere.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GpuSpec {
     /// The name by which fleets are described.
     pub name: &'static str,
+    /// Which number formats its tensor cores know.
+    pub generation: Generation,
     /// Dense bf16 tensor throughput, FLOP/s (fp16 where the GPU has no bf16).
     pub peak_flops: f64,
     /// Memory bandwidth, bytes per second.
@@ -99,6 +118,7 @@ pub fn gpu(name: &str) -> Option<&'static GpuSpec> {
 static GPUS: [GpuSpec; 9] = [
     GpuSpec {
         name: "P100",
+        generation: Generation::Pascal,
         peak_flops: 21.2e12,
         bandwidth: 732e9,
         memory_bytes: 16_384 * MIB,
@@ -119,6 +139,7 @@ static GPUS: [GpuSpec; 9] = [
     },
     GpuSpec {
         name: "V100",
+        generation: Generation::Volta,
         peak_flops: 125e12,
         bandwidth: 900e9,
         memory_bytes: 32_768 * MIB,
@@ -139,6 +160,7 @@ static GPUS: [GpuSpec; 9] = [
     },
     GpuSpec {
         name: "A30",
+        generation: Generation::Ampere,
         peak_flops: 165e12,
         bandwidth: 933e9,
         memory_bytes: 24_576 * MIB,
@@ -159,6 +181,7 @@ static GPUS: [GpuSpec; 9] = [
     },
     GpuSpec {
         name: "A100-80G",
+        generation: Generation::Ampere,
         peak_flops: 312e12,
         bandwidth: 2039e9,
         memory_bytes: 81_920 * MIB,
@@ -179,6 +202,7 @@ static GPUS: [GpuSpec; 9] = [
     },
     GpuSpec {
         name: "A100-40G",
+        generation: Generation::Ampere,
         peak_flops: 312e12,
         bandwidth: 1555e9,
         memory_bytes: 40_960 * MIB,
@@ -199,6 +223,7 @@ static GPUS: [GpuSpec; 9] = [
     },
     GpuSpec {
         name: "L40S",
+        generation: Generation::Ada,
         peak_flops: 362.05e12,
         bandwidth: 864e9,
         memory_bytes: 46_068 * MIB,
@@ -219,6 +244,7 @@ static GPUS: [GpuSpec; 9] = [
     },
     GpuSpec {
         name: "H100",
+        generation: Generation::Hopper,
         peak_flops: 989e12,
         bandwidth: 3350e9,
         memory_bytes: 81_559 * MIB,
@@ -239,6 +265,7 @@ static GPUS: [GpuSpec; 9] = [
     },
     GpuSpec {
         name: "H200",
+        generation: Generation::Hopper,
         peak_flops: 989e12,
         bandwidth: 4800e9,
         memory_bytes: 143_771 * MIB,
@@ -259,6 +286,7 @@ static GPUS: [GpuSpec; 9] = [
     },
     GpuSpec {
         name: "B200",
+        generation: Generation::Blackwell,
         peak_flops: 2250e12,
         bandwidth: 7700e9,
         memory_bytes: 183_359 * MIB,

@@ -55,6 +55,16 @@ pub enum ShapeError {
     /// Nothing to run on.
     #[error("tensor_parallel is 0: set it to the number of GPUs of the instance, at least 1")]
     NoGpu,
+    /// More parts than there is to share out, or none.
+    #[error("{key} is {value}: it must lie between 1 and {most}")]
+    BadParallelism {
+        /// The key.
+        key: &'static str,
+        /// What was asked for.
+        value: u32,
+        /// The most that makes sense.
+        most: u32,
+    },
     /// The heads cannot be shared out evenly.
     #[error(
         "{model} has {heads} heads and {kv_heads} KV heads, which {tensor_parallel} GPUs cannot share evenly: use a tensor_parallel that divides {heads}"
@@ -101,6 +111,9 @@ pub enum ShapeError {
     },
 }
 
+/// More replicas behind one endpoint than this is a slip of the hand.
+const MOST_REPLICAS: u32 = 1024;
+
 /// Memory of the engine beside weights and KV cache at a budget of 0 tokens: CUDA context, allocator slack, graphs.
 /// From the vLLM 0.19 run of Llama-3.1-8B on an RTX 4090 that LLMServingSim publishes (2,588 blocks at utilisation 0.9 leave
 /// 1.24 GB in all, of which the activations of 2,048 tokens take 0.24).
@@ -110,23 +123,35 @@ const NCCL_BYTES: f64 = 411e6;
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 
 impl EngineShape {
-    /// Bytes of one KV block on each GPU.
+    /// Bytes of one KV block on each GPU, that of a drafting model included.
     pub(crate) fn block_bytes(&self) -> f64 {
         let share = f64::from(self.kv_heads_per_gpu()) / f64::from(self.model.kv_heads);
-        self.model.kv_bytes_per_token() as f64 * self.kv_share() * share * f64::from(self.limits.block_tokens)
+        let stages = f64::from(self.deployment.pipeline_parallel);
+        let own = self.model.kv_values_per_token() as f64 * share / stages;
+        let drafting = self.draft().map_or(0.0, |draft| draft.kv_values_per_token() as f64);
+        (own + drafting) * self.deployment.kv_cache.bytes() * f64::from(self.limits.block_tokens)
     }
 
-    /// Bytes of all weights, over all GPUs: tables of words in bf16, the layers in the deployment's format.
-    fn weight_bytes(&self) -> f64 {
-        let tables = if self.model.tied_embeddings { 1.0 } else { 2.0 };
-        let words = tables * f64::from(self.model.vocab) * f64::from(self.model.hidden);
-        let layers = self.model.parameters as f64 - words;
-        BYTES * words + self.deployment.weights.bytes() * layers
+    /// Bytes of all weights of a replica: tables of words in bf16, the layers in the deployment's format.
+    pub(crate) fn weight_bytes(&self) -> f64 {
+        let of = |model: &ModelSpec| {
+            let tables = if model.tied_embeddings { 1.0 } else { 2.0 };
+            let words = tables * f64::from(model.vocab) * f64::from(model.hidden);
+            let experts = model.expert_parameters() as f64;
+            let rest = model.parameters as f64 - words - experts;
+            let weights = self.deployment.weights;
+            BYTES * words + weights.bytes() * experts + weights.outside_experts().bytes() * rest
+        };
+        of(self.model) + self.draft().map_or(0.0, of)
     }
 
-    /// Size of a KV value over that in bf16.
-    fn kv_share(&self) -> f64 {
-        self.deployment.kv_cache.bytes() / BYTES
+    fn draft(&self) -> Option<&'static ModelSpec> {
+        self.deployment.speculation.and_then(|speculation| speculation.draft)
+    }
+
+    /// GPUs of one replica.
+    fn gpus_of(&self, tensor_parallel: u32) -> u32 {
+        tensor_parallel * self.deployment.pipeline_parallel
     }
 
     /// KV heads that each GPU holds; they are replicated where there are more GPUs than KV heads.
@@ -139,7 +164,7 @@ impl EngineShape {
         self.check()?;
         // Blocks that an engine reports prove that it runs; then only the weights must fit.
         if let Some(blocks) = self.limits.num_gpu_blocks {
-            let weights = self.weight_bytes() / f64::from(self.tensor_parallel);
+            let weights = self.weight_bytes() / f64::from(self.gpus_of(self.tensor_parallel));
             let fits = weights <= self.gpu.memory_bytes as f64;
             return if fits { Ok(blocks) } else { Err(self.does_not_fit()) };
         }
@@ -170,6 +195,15 @@ impl EngineShape {
         if self.tensor_parallel == 0 {
             return Err(ShapeError::NoGpu);
         }
+        let layers = self.model.layers;
+        for (key, value, most) in [
+            ("pipeline_parallel", self.deployment.pipeline_parallel, layers),
+            ("data_parallel", self.deployment.data_parallel, MOST_REPLICAS),
+        ] {
+            if !(1..=most).contains(&value) {
+                return Err(ShapeError::BadParallelism { key, value, most });
+            }
+        }
         if !self.divides(self.tensor_parallel) {
             return Err(ShapeError::HeadsNotDivisible {
                 model: self.model.name,
@@ -190,10 +224,14 @@ impl EngineShape {
     /// Weights and the engine's own memory, bytes per GPU.
     fn resident_bytes(&self, tensor_parallel: u32) -> f64 {
         let split = f64::from(tensor_parallel);
-        let weights = self.weight_bytes() / split;
-        let widths = 4.0 * f64::from(self.model.hidden) + 3.0 * f64::from(self.model.intermediate) / split;
+        let gpus = self.gpus_of(tensor_parallel);
+        let weights = self.weight_bytes() / f64::from(gpus);
+        let wide = self.model.experts.map_or(self.model.intermediate, |experts| {
+            experts.active * experts.intermediate + experts.shared_intermediate
+        });
+        let widths = 4.0 * f64::from(self.model.hidden) + 3.0 * f64::from(wide) / split;
         let activations = 2.0 * f64::from(self.limits.max_num_batched_tokens) * widths;
-        let nccl = if tensor_parallel > 1 { NCCL_BYTES } else { 0.0 };
+        let nccl = if gpus > 1 { NCCL_BYTES } else { 0.0 };
         weights + activations + CONTEXT_BYTES + nccl
     }
 

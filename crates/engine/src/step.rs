@@ -1,12 +1,17 @@
 //! What one step of the engine costs in time and energy.
 
+mod operators;
 mod physical;
+mod replicas;
+mod speculation;
 #[cfg(test)]
 mod tests;
 mod tier;
 
 use crate::deployment::{Batching, Deployment};
 use crate::measured::MeasuredTier;
+use crate::prefill_side::PrefillSide;
+use crate::rest::{Rest, Sleep};
 use crate::shape::{EngineLimits, EngineShape, ShapeError};
 use equipoise_types::{Joules, Watts};
 use physical::Physical;
@@ -29,6 +34,17 @@ pub struct StepWork {
     pub decode_seqs: u32,
     /// Tokens whose keys and values decoding reads: the sum of the contexts.
     pub kv_tokens: u64,
+}
+
+impl StepWork {
+    /// The decoding of it alone.
+    pub(crate) fn without_prefill(&self) -> Self {
+        Self {
+            decode_seqs: self.decode_seqs,
+            kv_tokens: self.kv_tokens,
+            ..Self::default()
+        }
+    }
 }
 
 /// What a step costs.
@@ -66,6 +82,9 @@ struct Model {
     deployment: Deployment,
     kv_blocks: u32,
     kind: Kind,
+    prefill: Option<PrefillSide>,
+    rest: Rest,
+    sleep: Option<Sleep>,
     /// Asked for in every prediction.
     terms: EnergyTerms,
 }
@@ -86,16 +105,7 @@ impl StepModel {
     /// # Errors
     /// When the shape cannot run: see [`ShapeError`].
     pub fn new(shape: &EngineShape) -> Result<Self, ShapeError> {
-        let kv_blocks = shape.kv_blocks()?;
-        let physical = Physical::new(shape);
-        let terms = physical.energy_terms(shape.limits.max_num_seqs.min(64));
-        Ok(Self(Arc::new(Model {
-            limits: shape.limits,
-            deployment: shape.deployment,
-            kv_blocks,
-            kind: Kind::Physical(Box::new(physical)),
-            terms,
-        })))
+        Self::assembled(shape, None, None, None)
     }
 
     /// The model of a shape whose steps were measured; what the rows do not tell (prompts, long contexts, memory) is the
@@ -104,14 +114,49 @@ impl StepModel {
     /// # Errors
     /// When the shape cannot run.
     pub fn measured(shape: &EngineShape, tier: &MeasuredTier) -> Result<Self, ShapeError> {
+        Self::assembled(shape, Some(tier), None, None)
+    }
+
+    pub(crate) fn assembled(
+        shape: &EngineShape,
+        tier: Option<&MeasuredTier>,
+        prefill: Option<PrefillSide>,
+        sleep: Option<Sleep>,
+    ) -> Result<Self, ShapeError> {
+        // Of each replica; those of the engine are that many times as large.
         let kv_blocks = shape.kv_blocks()?;
-        let tier = Tier::new(Physical::new(shape), tier);
-        let terms = tier.energy_terms(shape.limits.max_num_seqs.min(64));
+        let replicas = shape.deployment.data_parallel;
+        let limits = EngineLimits {
+            max_num_seqs: shape.limits.max_num_seqs.saturating_mul(replicas),
+            max_num_batched_tokens: shape.limits.max_num_batched_tokens.saturating_mul(replicas),
+            ..shape.limits
+        };
+        let physical = Physical::new(shape);
+        let gpus = f64::from(replicas) * physical.gpus;
+        let (gpu, loaded_watts) = (shape.gpu, shape.gpu.power.loaded_idle_watts(shape.gpu.idle_watts));
+        let weight_bytes = f64::from(replicas) * shape.weight_bytes();
+        let kind = match tier {
+            None => Kind::Physical(Box::new(physical)),
+            Some(tier) => Kind::Measured(Box::new(Tier::new(physical, tier))),
+        };
+        let seqs = shape.limits.max_num_seqs.min(64);
+        let mut terms = match &kind {
+            Kind::Fixed { .. } => EnergyTerms::default(),
+            Kind::Physical(physical) => physical.energy_terms(seqs),
+            Kind::Measured(tier) => tier.energy_terms(seqs),
+        };
+        terms.fixed_joules *= f64::from(replicas);
+        if let Some(side) = &prefill {
+            terms.joules_per_prefill_token = side.engine.energy_terms().joules_per_prefill_token;
+        }
         Ok(Self(Arc::new(Model {
-            limits: shape.limits,
+            limits,
             deployment: shape.deployment,
-            kv_blocks,
-            kind: Kind::Measured(Box::new(tier)),
+            kv_blocks: kv_blocks.saturating_mul(replicas),
+            kind,
+            prefill,
+            rest: Rest::of(gpus, gpu.idle_watts, loaded_watts, gpu.tdp_watts, weight_bytes),
+            sleep,
             terms,
         })))
     }
@@ -138,6 +183,9 @@ impl StepModel {
             deployment: Deployment::default(),
             kv_blocks: u32::MAX,
             kind: Kind::Fixed { service_seconds },
+            prefill: None,
+            rest: Rest::default(),
+            sleep: None,
             terms: EnergyTerms::default(),
         }))
     }
@@ -193,13 +241,47 @@ impl StepModel {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Draw of all GPUs of the instance with the engine loaded and no step running.
+    /// Draw of all GPUs of the instance with the engine loaded and no step running, those that compute its prompts included.
     #[must_use]
     pub fn idle_watts(&self) -> Watts {
+        let prompts = self.0.prefill.as_ref().map_or(0.0, |side| side.idle_watts().0);
+        Watts(self.0.rest.loaded.0 + prompts)
+    }
+
+    /// What it draws at rest and how it comes back; all zero for an opaque box.
+    #[must_use]
+    pub fn rest(&self) -> Rest {
+        self.0.rest
+    }
+
+    /// When it goes to sleep; `None`: never.
+    #[must_use]
+    pub fn sleep(&self) -> Option<Sleep> {
+        self.0.sleep
+    }
+
+    /// The other GPUs that compute its prompts, if there are any.
+    #[must_use]
+    pub fn prefill_side(&self) -> Option<&PrefillSide> {
+        self.0.prefill.as_ref()
+    }
+
+    fn kind_seconds(&self, work: &StepWork) -> f64 {
         match &self.0.kind {
-            Kind::Fixed { .. } => Watts(0.0),
-            Kind::Physical(physical) => physical.idle_watts,
-            Kind::Measured(tier) => tier.roofline.idle_watts,
+            Kind::Fixed { .. } => SLICE_SECONDS,
+            Kind::Physical(physical) => physical.seconds(work),
+            Kind::Measured(tier) => tier.seconds(work),
+        }
+    }
+
+    fn kind_cost(&self, work: &StepWork) -> StepCost {
+        match &self.0.kind {
+            Kind::Fixed { .. } => StepCost {
+                seconds: SLICE_SECONDS,
+                ..StepCost::default()
+            },
+            Kind::Physical(physical) => physical.cost(work),
+            Kind::Measured(tier) => tier.cost(work),
         }
     }
 
@@ -216,15 +298,31 @@ impl StepModel {
     }
 
     /// What a step costs. A step without work costs nothing.
+    ///
+    /// Replicas step together, as vLLM's do where they share experts: the one with a part of every kind of work sets the time, and
+    /// those without any idle along.
     #[must_use]
     pub fn cost(&self, work: &StepWork) -> StepCost {
-        match &self.0.kind {
-            Kind::Fixed { .. } => StepCost {
-                seconds: SLICE_SECONDS,
-                ..StepCost::default()
-            },
-            Kind::Physical(physical) => physical.cost(work),
-            Kind::Measured(tier) => tier.cost(work),
+        let replicas = self.0.deployment.data_parallel;
+        if replicas == 1 {
+            return self.kind_cost(work);
+        }
+        let fullest = self.kind_cost(&replicas::fullest(work, replicas));
+        if fullest.seconds <= 0.0 {
+            return fullest;
+        }
+        let (prompts, answers) = replicas::busy(work, replicas);
+        let only_answers = replicas::fullest(&work.without_prefill(), replicas);
+        let idle_joules = self.0.rest.loaded.0 / f64::from(replicas) * fullest.seconds;
+        let answering = answers.saturating_sub(prompts);
+        let resting = replicas - prompts.max(answers);
+        let joules = f64::from(prompts) * fullest.joules.0
+            + f64::from(answering) * self.kind_cost(&only_answers).joules.0.max(idle_joules)
+            + f64::from(resting) * idle_joules;
+        StepCost {
+            seconds: fullest.seconds,
+            watts: Watts(joules / fullest.seconds),
+            joules: Joules(joules),
         }
     }
 
@@ -232,38 +330,47 @@ impl StepModel {
     /// reads `kv_tokens` of context a step, seconds. For an opaque box its whole service time.
     #[must_use]
     pub fn prefill_seconds(&self, tokens: u32, prefix: u32, decode_seqs: u32, kv_tokens: u64) -> f64 {
+        if let Some(side) = &self.0.prefill {
+            return side.engine.prefill_seconds(tokens, prefix, 0, 0)
+                + side.transfer_seconds(tokens.saturating_add(prefix));
+        }
+        let replicas = self.0.deployment.data_parallel;
+        let (decode_seqs, kv_tokens) = (decode_seqs.div_ceil(replicas), kv_tokens / u64::from(replicas));
+        let budget = self.0.limits.max_num_batched_tokens / replicas;
+        let chunk = budget.saturating_sub(decode_seqs).max(1);
         match &self.0.kind {
             Kind::Fixed { service_seconds } => *service_seconds,
-            Kind::Physical(physical) => {
-                physical.prefill_seconds(tokens, prefix, self.chunk(decode_seqs), decode_seqs, kv_tokens)
-            }
-            Kind::Measured(tier) => {
-                tier.prefill_seconds(tokens, prefix, self.chunk(decode_seqs), decode_seqs, kv_tokens)
-            }
+            Kind::Physical(physical) => physical.prefill_seconds(tokens, prefix, chunk, decode_seqs, kv_tokens),
+            Kind::Measured(tier) => tier.prefill_seconds(tokens, prefix, chunk, decode_seqs, kv_tokens),
         }
     }
 
-    /// Prompt tokens that a step takes beside so many that decode.
-    fn chunk(&self, decode_seqs: u32) -> u32 {
-        self.0.limits.max_num_batched_tokens.saturating_sub(decode_seqs).max(1)
+    /// Time to the first token of a prompt of `tokens` with `ahead` tokens of other prompts before it, seconds: as
+    /// [`Self::prefill_seconds`] of both together, but those ahead are shared out over replicas or the engines that compute prompts.
+    #[must_use]
+    pub fn prompt_seconds(&self, ahead: u32, tokens: u32, decode_seqs: u32, kv_tokens: u64) -> f64 {
+        let shared_by = match &self.0.prefill {
+            Some(side) => side.count,
+            None => self.0.deployment.data_parallel,
+        };
+        self.prefill_seconds((ahead / shared_by).saturating_add(tokens), 0, decode_seqs, kv_tokens)
     }
 
     /// Time of a step that decodes one token for each of `seqs` sequences with `kv_tokens` of context in all, seconds. Zero
     /// for an opaque box, so that prefill and decode together make its service time.
     #[must_use]
     pub fn decode_step_seconds(&self, seqs: u32, kv_tokens: u64) -> f64 {
-        match &self.0.kind {
-            Kind::Fixed { .. } => 0.0,
-            Kind::Physical(physical) => physical.seconds(&StepWork {
-                decode_seqs: seqs,
-                kv_tokens,
-                ..StepWork::default()
-            }),
-            Kind::Measured(tier) => tier.seconds(&StepWork {
-                decode_seqs: seqs,
-                kv_tokens,
-                ..StepWork::default()
-            }),
+        if self.fixed_seconds().is_some() {
+            return 0.0;
+        }
+        let work = StepWork {
+            decode_seqs: seqs,
+            kv_tokens,
+            ..StepWork::default()
+        };
+        match self.0.deployment.data_parallel {
+            1 => self.kind_seconds(&work),
+            replicas => self.kind_seconds(&replicas::fullest(&work, replicas)),
         }
     }
 

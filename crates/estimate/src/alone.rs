@@ -16,7 +16,7 @@ pub(crate) struct Alone {
 }
 
 /// One decoding step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Step {
     pub(crate) seconds: f64,
     /// Draw above idle: idle draw is paid anyway, and kept apart.

@@ -5,6 +5,7 @@ use equipoise_types::{Joules, Timestamp, Watts};
 use serde::{Deserialize, Serialize};
 
 use crate::alone::{AloneMemo, Step};
+use crate::moment::Moment;
 use crate::slope::LoadSlope;
 use crate::split::Split;
 use crate::{Bounds, Calibration, Estimate, InstanceLoad, LengthEstimate, QualityEstimate, Regime, Residual};
@@ -199,16 +200,25 @@ impl InstanceEstimator {
         load: &InstanceLoad,
     ) -> Prediction {
         let mut memo = AloneMemo::default();
-        self.predict_with(&mut memo, now, prompt_tokens, length, quality, price, load)
+        let moment = self.moment(now, load);
+        self.predict_with(&mut memo, &moment, prompt_tokens, length, quality, price, load)
     }
 
-    /// The same, with what `memo` remembers of the same request on other instances.
+    /// What predictions at `now` share, whatever is asked; quickest where it is asked beside the same `load`.
+    #[must_use]
+    pub fn moment(&self, now: Timestamp, load: &InstanceLoad) -> Moment {
+        let batch = load.in_flight.min(self.slots() - 1);
+        Moment::new(self.factors(now), self.physics.as_ref(), batch, load.kv_tokens)
+    }
+
+    /// The same, with what `memo` remembers of the same request on other instances and `moment` of this one: its own, and
+    /// not older than the last thing that it learned.
     #[expect(clippy::too_many_arguments, reason = "a prediction depends on as much")]
     #[must_use]
     pub fn predict_with(
         &self,
         memo: &mut AloneMemo,
-        now: Timestamp,
+        moment: &Moment,
         prompt_tokens: u32,
         length: LengthEstimate,
         quality: QualityEstimate,
@@ -220,10 +230,10 @@ impl InstanceEstimator {
         let batch = load.in_flight.min(self.slots() - 1);
         // Who waits for a slot slows nobody down: that wait is counted on its own.
         let load_factor = self.load_factor(batch);
-        let base_tpot_s = step_seconds(self.physics.as_ref(), batch + 1, load.kv_tokens + context as u64) * load_factor;
+        let joined = self.joined(batch, load.kv_tokens + context as u64);
+        let base_tpot_s = joined.seconds * load_factor;
         let prefill_s = self.prefill_seconds(prompt_tokens, load) * load_factor;
-        let tpot_factor = self.tpot.factor(now);
-        let ttft_factor = self.ttft.factor(now);
+        let [ttft_factor, tpot_factor, energy_factor] = moment.factors();
         let hold_s = self.hold_seconds(ttft_factor, base_tpot_s * tpot_factor, load);
         let queue_s = self.queue_seconds(prompt_tokens, output, hold_s, load);
         // A request that arrives in the middle of a step waits for its end.
@@ -233,7 +243,7 @@ impl InstanceEstimator {
         let ttft_s = base_ttft_s * ttft_factor + queue_s + load.overdue_s;
         let tpot_s = base_tpot_s * tpot_factor;
         let e2e_s = ttft_s + (output - 1.0) * tpot_s;
-        let marginal = self.marginal(memo, prompt_tokens, output, context, load);
+        let marginal = self.marginal(memo, moment, prompt_tokens, output, context, joined, load);
         Prediction {
             estimate: Estimate {
                 quality: quality.mean,
@@ -243,7 +253,7 @@ impl InstanceEstimator {
                 ttft_s,
                 tpot_s,
                 e2e_s,
-                energy: Joules(marginal.joules * self.energy.factor(now)),
+                energy: Joules(marginal.joules * energy_factor),
                 idle_energy: Joules(marginal.idle_joules),
                 others_s: marginal.others_s * tpot_factor + LATER_IN_LINE * queue_s,
                 cost_usd: f64::from(prompt_tokens) * price.input_usd + output * price.output_usd,
@@ -306,6 +316,18 @@ impl InstanceEstimator {
         self.calibration.observe_first_token(now, prediction, ttft_s);
     }
 
+    /// The step that a request joins beside `batch` others, itself included.
+    fn joined(&self, batch: u32, kv_tokens: u64) -> Step {
+        match &self.physics {
+            // What an opaque box takes is in its prompt's time; alone, only the time is asked for.
+            Some(physics) if batch > 0 && physics.fixed_seconds().is_none() => Step::of(physics, batch + 1, kv_tokens),
+            physics => Step {
+                seconds: step_seconds(physics.as_ref(), batch + 1, kv_tokens),
+                joules: 0.0,
+            },
+        }
+    }
+
     /// What others in flight stretch an opaque instance's times by. Physics knows better where there is any.
     fn load_factor(&self, in_flight: u32) -> f64 {
         if self.physics.is_some() {
@@ -320,8 +342,7 @@ impl InstanceEstimator {
         match &self.physics {
             Some(physics) => {
                 let ahead = u32::try_from(load.pending_prefill_tokens).unwrap_or(u32::MAX);
-                let tokens = ahead.saturating_add(prompt_tokens).max(1);
-                physics.prefill_seconds(tokens, 0, load.decoding(), load.kv_tokens)
+                physics.prompt_seconds(ahead, prompt_tokens.max(1), load.decoding(), load.kv_tokens)
             }
             None => nominal::TTFT_S + f64::from(prompt_tokens) * nominal::PREFILL_S_PER_TOKEN,
         }
@@ -355,12 +376,15 @@ impl InstanceEstimator {
 
     /// What changes in the instance because of this request: its prompt's computation, its share of each step it joins, and
     /// whole steps that run for it alone.
+    #[expect(clippy::too_many_arguments, reason = "what the prediction has worked out already")]
     fn marginal(
         &self,
         memo: &mut AloneMemo,
+        moment: &Moment,
         prompt_tokens: u32,
         output: f64,
         context: f64,
+        with_me: Step,
         load: &InstanceLoad,
     ) -> Marginal {
         let Some(physics) = &self.physics else {
@@ -376,8 +400,7 @@ impl InstanceEstimator {
         let joined = if batch == 0 {
             alone.step
         } else {
-            let with_me = Step::of(physics, batch + 1, load.kv_tokens + context as u64);
-            let beside = Step::of(physics, batch, load.kv_tokens);
+            let beside = moment.beside(physics, batch, load.kv_tokens);
             Step {
                 seconds: (with_me.seconds - beside.seconds).max(0.0),
                 joules: (with_me.joules - beside.joules).max(0.0),

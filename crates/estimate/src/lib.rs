@@ -12,6 +12,7 @@ mod conformal;
 mod instance;
 mod length;
 mod load;
+mod moment;
 mod quality;
 mod residual;
 mod slope;
@@ -24,6 +25,7 @@ pub use conformal::ConformalThreshold;
 pub use instance::{InstanceEstimator, Observation, Prediction, PriceOfTokens};
 pub use length::{LengthEstimate, LengthPredictor};
 pub use load::InstanceLoad;
+pub use moment::Moment;
 pub use quality::{QualityEstimate, QualityPredictor, QualitySource};
 pub use residual::Residual;
 

@@ -15,6 +15,7 @@ mod spec;
 mod state;
 
 pub use delta::{EngineSample, FleetDelta, PeerLoad};
+pub use equipoise_engine::Serving;
 pub use health::{Breaker, Health};
 pub use instance::{Instance, PeerView};
 pub use ledger::{Booking, Ledger, Released};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use equipoise_engine::Serving;
 use serde::{Deserialize, Serialize};
 
 /// One servable engine replica, as declared: the static part of its state.
@@ -30,6 +31,25 @@ pub struct InstanceSpec {
     /// Table of measured tiers that its speed and energy come from; `None`: the roofline's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<String>,
+    /// How it is served: number formats, parallelism, speculation, sleep; `None`: as usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<Serving>,
+}
+
+impl InstanceSpec {
+    /// Requests that it serves at the same time, all replicas together; `None`: unknown.
+    #[must_use]
+    pub fn slots(&self) -> Option<u32> {
+        let replicas = self.serving.as_ref().map_or(1, Serving::replicas);
+        self.limits.max_num_seqs.map(|seqs| seqs.saturating_mul(replicas))
+    }
+
+    /// All its GPUs.
+    #[must_use]
+    pub fn gpu_count(&self) -> u32 {
+        let of = |serving: &Serving| serving.gpus(self.tensor_parallel);
+        self.serving.as_ref().map_or(self.tensor_parallel, of)
+    }
 }
 
 /// What is declared of a served model.

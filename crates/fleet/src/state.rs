@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use equipoise_engine::{Deployment, EngineLimits, EngineShape, StepModel, gpu, measured_tier, model};
+use equipoise_engine::{DeclaredEngine, EngineLimits, Serving, StepModel};
 use equipoise_estimate::{
     Bounds, Calibration, Company, InstanceEstimator, InstanceLoad, LengthPredictor, Observation, Prediction,
     QualityPredictor,
@@ -37,6 +37,12 @@ impl ModelState {
         2 * self.ejected > self.present
     }
 
+    /// Mean batch that its requests joined lately, at least 1.
+    #[must_use]
+    pub fn company(&self, now: Timestamp) -> f64 {
+        self.company.batch(now)
+    }
+
     /// Somebody served it when time was advanced last.
     #[must_use]
     pub fn is_served(&self) -> bool {
@@ -52,8 +58,8 @@ pub enum FleetError {
     UnknownInstance(String),
 }
 
-/// Model, GPU, parallelism and limits: what the physics of an instance depends on.
-type Tier = (String, String, u32, [Option<u32>; 4], Option<String>);
+/// Model, GPU, parallelism, limits, measured table and serving as text: what the physics of an instance depends on.
+type Tier = (String, String, u32, [Option<u32>; 4], Option<String>, String);
 
 /// All state about instances. Owned by the scheduler.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +72,7 @@ pub struct Fleet {
     physics: BTreeMap<Tier, Result<StepModel, String>>,
     telemetry_stale_s: f64,
     /// How far predictions were off per model, GPU and parallelism: what a new instance of the tier begins with.
-    calibrations: IndexMap<(String, Option<String>, u32), Calibration>,
+    calibrations: IndexMap<(String, Option<String>, u32, String), Calibration>,
     /// Other routers that are alive, as of the last batch.
     peer_routers: u32,
 }
@@ -112,7 +118,7 @@ impl Fleet {
     fn upsert(&mut self, now: Timestamp, spec: InstanceSpec) {
         let model = self.model_of(&spec);
         let tier = self.tier_of(&spec);
-        let slots = spec.limits.max_num_seqs;
+        let slots = spec.slots();
         let (physics, physics_error) = match self.physics_of(&spec) {
             Some(Ok(physics)) => (Some(physics), None),
             Some(Err(error)) => (None, Some(error)),
@@ -168,7 +174,12 @@ impl Fleet {
     }
 
     fn tier_of(&mut self, spec: &InstanceSpec) -> usize {
-        let tier = (spec.model.name.clone(), spec.gpu.clone(), spec.tensor_parallel);
+        let tier = (
+            spec.model.name.clone(),
+            spec.gpu.clone(),
+            spec.tensor_parallel,
+            serving_text(spec),
+        );
         let entry = self.calibrations.entry(tier);
         let index = entry.index();
         entry.or_default();
@@ -201,8 +212,12 @@ impl Fleet {
             spec.tensor_parallel,
             limits,
             spec.measured.clone(),
+            serving_text(spec),
         );
-        let physics = self.physics.entry(tier).or_insert_with_key(step_model);
+        let physics = self
+            .physics
+            .entry(tier)
+            .or_insert_with_key(|tier| step_model(tier, spec.serving.as_ref()));
         Some(physics.clone())
     }
 
@@ -267,7 +282,7 @@ impl Fleet {
     #[must_use]
     pub fn load(&self, now: Timestamp, instance: &Instance) -> InstanceLoad {
         let mut load = self.ledger.load(now, instance.id);
-        load.company = self.model(instance.model).map_or(1.0, |model| model.company.batch(now));
+        load.company = self.model(instance.model).map_or(1.0, |model| model.company(now));
         let mean_output = || {
             self.model(instance.model)
                 .map_or(0.0, |model| model.length.predict(None).mean)
@@ -491,29 +506,30 @@ impl Fleet {
     }
 }
 
-fn step_model((architecture, gpu_name, tensor_parallel, limits, measured): &Tier) -> Result<StepModel, String> {
-    let model = model(architecture).ok_or_else(|| format!("the engine catalogue has no model `{architecture}`"))?;
-    let gpu = gpu(gpu_name).ok_or_else(|| format!("the engine catalogue has no GPU `{gpu_name}`"))?;
+fn serving_text(spec: &InstanceSpec) -> String {
+    spec.serving.as_ref().map_or_else(String::new, Serving::to_text)
+}
+
+fn step_model(
+    (architecture, gpu_name, tensor_parallel, limits, measured, _): &Tier,
+    serving: Option<&Serving>,
+) -> Result<StepModel, String> {
     let default = EngineLimits::default();
-    let limits = EngineLimits {
-        max_num_seqs: limits[0].unwrap_or(default.max_num_seqs),
-        max_num_batched_tokens: limits[1].unwrap_or(default.max_num_batched_tokens),
-        block_tokens: limits[2].unwrap_or(default.block_tokens),
-        num_gpu_blocks: limits[3].or(default.num_gpu_blocks),
-        ..default
-    };
-    let shape = EngineShape {
-        gpu,
-        model,
+    let declared = DeclaredEngine {
+        model: architecture,
+        gpu: gpu_name,
         tensor_parallel: *tensor_parallel,
-        limits,
-        deployment: Deployment::default(),
+        limits: EngineLimits {
+            max_num_seqs: limits[0].unwrap_or(default.max_num_seqs),
+            max_num_batched_tokens: limits[1].unwrap_or(default.max_num_batched_tokens),
+            block_tokens: limits[2].unwrap_or(default.block_tokens),
+            num_gpu_blocks: limits[3].or(default.num_gpu_blocks),
+            ..default
+        },
+        measured: measured.as_deref(),
+        serving,
     };
-    let Some(table) = measured else {
-        return StepModel::new(&shape).map_err(|error| error.to_string());
-    };
-    let tier = measured_tier(table, model, gpu, *tensor_parallel).map_err(|error| error.to_string())?;
-    StepModel::measured(&shape, &tier).map_err(|error| error.to_string())
+    declared.step_model().map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -54,6 +54,8 @@ pub struct ChunkSummary {
     pub usage: Option<Usage>,
     /// The chunk is an `{"error": …}` object: the engine failed in the middle of the stream.
     pub is_error: bool,
+    /// The stream of a response ends with this event; there is no `[DONE]` after it.
+    pub is_end: bool,
 }
 
 impl ChunkSummary {
@@ -62,12 +64,20 @@ impl ChunkSummary {
     pub fn parse(data: &[u8]) -> Option<Self> {
         let wire: WireChunk = serde_json::from_slice(data).ok()?;
         let choices = wire.choices.unwrap_or_default();
+        let usage = wire.usage.or(wire.response.and_then(|response| response.usage));
+        let kind = wire.kind.unwrap_or(EventKind::Other);
+        let finish_reason = match kind {
+            EventKind::Completed => Some(FinishReason::Stop),
+            EventKind::Incomplete => Some(FinishReason::Length),
+            _ => choices.finish_reason,
+        };
         Some(Self {
             choices: choices.count,
-            content_choices: choices.with_content,
-            finish_reason: choices.finish_reason,
-            usage: wire.usage.map(Usage::from),
-            is_error: wire.error.is_some(),
+            content_choices: choices.with_content + u32::from(kind == EventKind::Delta),
+            finish_reason,
+            usage: usage.map(Usage::from),
+            is_error: wire.error.is_some() || kind == EventKind::Failed,
+            is_end: matches!(kind, EventKind::Completed | EventKind::Incomplete),
         })
     }
 
@@ -75,12 +85,81 @@ impl ChunkSummary {
     /// a client that did not ask for it (see [`crate::with_stream_usage`]).
     #[must_use]
     pub fn is_usage_only(&self) -> bool {
-        self.choices == 0 && self.usage.is_some()
+        self.choices == 0 && self.usage.is_some() && !self.is_end
+    }
+}
+
+/// The id of a response: of a whole one, or of an event of its stream that carries it (`response.created`). `None` for
+/// anything else.
+#[must_use]
+pub fn response_id(json: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Whole {
+        #[serde(default)]
+        id: Option<String>,
+        #[serde(default)]
+        object: Option<String>,
+        #[serde(default)]
+        response: Option<Inner>,
+    }
+    #[derive(Deserialize)]
+    struct Inner {
+        id: String,
+    }
+    let whole: Whole = serde_json::from_slice(json).ok()?;
+    let is_response = whole.object.as_deref() == Some("response");
+    whole
+        .response
+        .map(|inner| inner.id)
+        .or(whole.id.filter(|_| is_response))
+}
+
+/// What an event of a response's stream is, by its `type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EventKind {
+    /// Something that the model produced.
+    Delta,
+    Completed,
+    /// A limit ended it.
+    Incomplete,
+    Failed,
+    Other,
+}
+
+impl<'de> Deserialize<'de> for EventKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = EventKind;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an event's type")
+            }
+            fn visit_str<E>(self, name: &str) -> Result<EventKind, E> {
+                Ok(match name {
+                    "response.completed" => EventKind::Completed,
+                    "response.incomplete" => EventKind::Incomplete,
+                    "response.failed" | "error" => EventKind::Failed,
+                    _ if name.starts_with("response.") && name.ends_with(".delta") => EventKind::Delta,
+                    _ => EventKind::Other,
+                })
+            }
+        }
+        deserializer.deserialize_str(Name)
     }
 }
 
 #[derive(Deserialize)]
+struct WireResponse {
+    #[serde(default)]
+    usage: Option<WireUsage>,
+}
+
+#[derive(Deserialize)]
 struct WireChunk {
+    #[serde(default, rename = "type")]
+    kind: Option<EventKind>,
+    #[serde(default)]
+    response: Option<WireResponse>,
     #[serde(default)]
     choices: Option<Choices>,
     #[serde(default)]
@@ -233,6 +312,29 @@ mod tests {
         let chunk =
             parse(r#"{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
         assert!(!chunk.is_usage_only() && chunk.usage.is_some());
+    }
+
+    #[test]
+    fn the_events_of_a_response() {
+        let created = r#"{"type":"response.created","sequence_number":0,"response":{"id":"resp_1","object":"response","usage":null}}"#;
+        assert_eq!((parse(created).content_choices, parse(created).is_end), (0, false));
+        assert_eq!(response_id(created.as_bytes()).as_deref(), Some("resp_1"));
+        let delta = parse(r#"{"type":"response.output_text.delta","delta":"Hello","item_id":"m","logprobs":[]}"#);
+        assert_eq!((delta.content_choices, delta.finish_reason), (1, None));
+        let end = parse(
+            r#"{"type":"response.completed","response":{"id":"resp_1","usage":{"input_tokens":7,"output_tokens":3}}}"#,
+        );
+        assert!(end.is_end && !end.is_usage_only() && !end.is_error);
+        assert_eq!(
+            end.usage.map(|usage| (usage.prompt_tokens, usage.completion_tokens)),
+            Some((7, 3))
+        );
+        assert!(parse(r#"{"type":"response.failed","response":{"id":"resp_1"}}"#).is_error);
+        assert_eq!(
+            response_id(br#"{"id":"resp_2","object":"response"}"#).as_deref(),
+            Some("resp_2")
+        );
+        assert_eq!(response_id(br#"{"id":"chatcmpl-1","object":"chat.completion"}"#), None);
     }
 
     #[test]

@@ -151,6 +151,13 @@ impl ErrorResponse {
         Self::new(405, INVALID_REQUEST, "method_not_allowed", message)
     }
 
+    /// 408: the body did not come in time.
+    #[must_use]
+    pub fn request_timeout(seconds: u64) -> Self {
+        let message = format!("The request body did not arrive within {seconds} s.");
+        Self::new(408, INVALID_REQUEST, "request_timeout", message)
+    }
+
     /// 413: the body is longer than is accepted.
     #[must_use]
     pub fn too_large(limit_bytes: u64) -> Self {

@@ -8,6 +8,7 @@
 //! Does not belong here: sockets, servers, tasks, clocks, and any opinion on where a request should go.
 
 mod chunk;
+mod endpoint;
 mod error;
 mod json;
 mod logprobs;
@@ -15,15 +16,17 @@ mod models;
 mod prompt;
 mod request;
 mod rewrite;
+mod skipped;
 mod sse;
 mod usage;
 
-pub use chunk::{ChunkSummary, FinishReason};
+pub use chunk::{ChunkSummary, FinishReason, response_id};
+pub use endpoint::{Endpoint, Task};
 pub use error::{ErrorBody, ErrorCode, ErrorResponse};
 pub use logprobs::{Confidence, asks_for_logprobs, with_logprobs, without_logprobs};
 pub use models::{ModelCard, ModelList};
 pub use prompt::PromptPart;
-pub use request::{Endpoint, RequestError, RequestHead};
+pub use request::{RequestError, RequestHead};
 pub use rewrite::{RewriteError, with_model, with_stream_usage};
 pub use sse::{DEFAULT_MAX_FRAME_BYTES, DONE, SseError, SseEvent, SseParser};
 pub use usage::Usage;

@@ -1,6 +1,11 @@
 //! Sizing a prompt while it is being parsed: messages, content parts, prompt strings and token ids.
 
-use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+mod inputs;
+
+pub(crate) use inputs::{Instructions, Items, TextOptions, Texts};
+
+use crate::skipped::Skipped;
+use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use std::fmt;
@@ -114,7 +119,7 @@ impl<'de> Visitor<'de> for Message<'_, '_> {
                     map.next_value_seed(Written(self.0))?;
                 }
                 _ => {
-                    map.next_value::<IgnoredAny>()?;
+                    map.next_value::<Skipped>()?;
                 }
             }
         }
@@ -169,14 +174,14 @@ impl<'de> Visitor<'de> for Part<'_, '_> {
                 "text" => map.next_value_seed(Content(self.0))?,
                 "image_url" | "image" | "input_image" => {
                     self.0.has_images = true;
-                    map.next_value::<IgnoredAny>()?;
+                    map.next_value::<Skipped>()?;
                 }
                 "input_audio" | "audio_url" => {
                     self.0.has_audio = true;
-                    map.next_value::<IgnoredAny>()?;
+                    map.next_value::<Skipped>()?;
                 }
                 _ => {
-                    map.next_value::<IgnoredAny>()?;
+                    map.next_value::<Skipped>()?;
                 }
             }
         }
@@ -306,7 +311,7 @@ impl<'de> Deserialize<'de> for StreamOptions {
                 let (mut options, mut seen) = (StreamOptions::default(), false);
                 while let Some(key) = map.next_key::<Cow<'_, str>>()? {
                     if key != "include_usage" {
-                        map.next_value::<IgnoredAny>()?;
+                        map.next_value::<Skipped>()?;
                     } else if std::mem::replace(&mut seen, true) {
                         return Err(A::Error::custom("`include_usage` comes twice; send it once"));
                     } else {

@@ -1,39 +1,15 @@
 //! What a decision needs to know of a request, read from the raw body in one pass.
 
 use crate::error::ErrorResponse;
-use crate::prompt::{Messages, Prompt, PromptPart, Prompts, StreamOptions, Written};
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use crate::prompt::{
+    Instructions, Items, Messages, Prompt, PromptPart, Prompts, StreamOptions, TextOptions, Texts, Written,
+};
+use crate::skipped::Skipped;
+use crate::{Endpoint, Task};
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use std::fmt;
-
-/// Which API a request speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `POST /v1/chat/completions`.
-    Chat,
-    /// `POST /v1/completions`.
-    Completions,
-}
-
-impl Endpoint {
-    /// The endpoint at `path`, if it is one of them.
-    #[must_use]
-    pub fn from_path(path: &str) -> Option<Self> {
-        [Self::Chat, Self::Completions]
-            .into_iter()
-            .find(|endpoint| endpoint.path() == path)
-    }
-
-    /// Its path.
-    #[must_use]
-    pub fn path(self) -> &'static str {
-        match self {
-            Self::Chat => "/v1/chat/completions",
-            Self::Completions => "/v1/completions",
-        }
-    }
-}
 
 /// The part of a request that a decision looks at. Everything else stays in the body, unread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +22,8 @@ pub struct RequestHead {
     pub stream: bool,
     /// The client asked for a last chunk of token counts.
     pub include_usage: bool,
-    /// Most answer tokens the client allows: `max_completion_tokens`, or `max_tokens` where that is absent.
+    /// Most answer tokens the client allows: `max_completion_tokens`, or `max_tokens` where that is absent;
+    /// `max_output_tokens` of a response.
     pub max_tokens: Option<u32>,
     /// Fewest answer tokens (vLLM's addition).
     pub min_tokens: Option<u32>,
@@ -70,13 +47,15 @@ pub struct RequestHead {
     pub is_structured: bool,
     /// The `user` member: whom the client serves.
     pub user: Option<String>,
+    /// The response that this one goes on from: only the engine that made it knows it.
+    pub previous_response_id: Option<String>,
 }
 
 /// A request that cannot be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// Not JSON.
-    #[error("The request body is not valid JSON: {reason} (line {line}, column {column}).")]
+    #[error("The request body is not valid JSON: {reason} (line {line}, column {column}, byte {byte}).")]
     InvalidJson {
         /// What the parser says.
         reason: String,
@@ -84,9 +63,17 @@ pub enum RequestError {
         line: usize,
         /// From 1.
         column: usize,
+        /// From 0, in the whole body.
+        byte: usize,
+    },
+    /// Not UTF-8.
+    #[error("The request body is not UTF-8 from byte {byte} on.")]
+    NotText {
+        /// From 0.
+        byte: usize,
     },
     /// A member has a value of the wrong type.
-    #[error("{param}: {reason} (line {line}, column {column}).")]
+    #[error("{param}: {reason} (line {line}, column {column}, byte {byte}).")]
     WrongType {
         /// The member; empty for the body itself.
         param: &'static str,
@@ -96,6 +83,8 @@ pub enum RequestError {
         line: usize,
         /// From 1.
         column: usize,
+        /// From 0, in the whole body.
+        byte: usize,
     },
     /// A member that must be there is not.
     #[error("The member `{param}` is missing or empty: {mend}.")]
@@ -112,7 +101,7 @@ impl RequestError {
     #[must_use]
     pub fn param(&self) -> Option<&'static str> {
         match self {
-            Self::InvalidJson { .. } => None,
+            Self::InvalidJson { .. } | Self::NotText { .. } => None,
             Self::WrongType { param, .. } | Self::Missing { param, .. } => Some(param),
         }
     }
@@ -123,6 +112,7 @@ impl From<RequestError> for ErrorResponse {
     fn from(error: RequestError) -> Self {
         let code = match &error {
             RequestError::InvalidJson { .. } => "invalid_json",
+            RequestError::NotText { .. } => "invalid_utf8",
             RequestError::WrongType { .. } => "invalid_value",
             RequestError::Missing { .. } => "missing_required_parameter",
         };
@@ -154,6 +144,11 @@ impl RequestHead {
         body: &[u8],
         on_part: &mut dyn FnMut(PromptPart<'_>),
     ) -> Result<Self, RequestError> {
+        if let Err(error) = std::str::from_utf8(body) {
+            return Err(RequestError::NotText {
+                byte: error.valid_up_to(),
+            });
+        }
         let prompt = Prompt {
             on_part,
             chars: 0,
@@ -175,7 +170,7 @@ impl RequestHead {
         });
         match read {
             Ok(()) => draft.finish(),
-            Err(error) => Err(rejection(&error, draft.at)),
+            Err(error) => Err(rejection(&error, draft.at, body)),
         }
     }
 
@@ -190,12 +185,15 @@ impl RequestHead {
     /// Whether [`crate::with_stream_usage`] is needed to learn the token counts of the answer.
     #[must_use]
     pub fn needs_stream_usage(&self) -> bool {
-        self.stream && !self.include_usage
+        let says_unasked = self.endpoint == Endpoint::Responses;
+        self.stream && !self.include_usage && !says_unasked
     }
 }
 
-fn rejection(error: &serde_json::Error, at: &'static str) -> RequestError {
+fn rejection(error: &serde_json::Error, at: &'static str, body: &[u8]) -> RequestError {
     let (line, column) = (error.line(), error.column());
+    let before = body.split_inclusive(|&byte| byte == b'\n').take(line.saturating_sub(1));
+    let byte = (before.map(<[u8]>::len).sum::<usize>() + column.saturating_sub(1)).min(body.len());
     let mut reason = error.to_string();
     // serde_json appends the place to what it says; here it has members of its own.
     reason.truncate(reason.rfind(" at line ").unwrap_or(reason.len()));
@@ -205,9 +203,15 @@ fn rejection(error: &serde_json::Error, at: &'static str) -> RequestError {
             reason,
             line,
             column,
+            byte,
         }
     } else {
-        RequestError::InvalidJson { reason, line, column }
+        RequestError::InvalidJson {
+            reason,
+            line,
+            column,
+            byte,
+        }
     }
 }
 
@@ -223,11 +227,12 @@ struct Members {
     ignore_eos: Option<bool>,
     n: Option<Count<1>>,
     user: Option<String>,
-    prompt_embeds: Option<IgnoredAny>,
+    previous_response_id: Option<String>,
+    prompt_embeds: Option<Skipped>,
     has_tools: bool,
     is_structured: bool,
     /// Names of members that were read, to notice one that comes twice.
-    names: u32,
+    names: u64,
 }
 
 struct Draft<'s> {
@@ -239,7 +244,7 @@ struct Draft<'s> {
 }
 
 /// The members that are read, in the order of their bits in [`Members::names`].
-const READ: [&str; 21] = [
+const READ: [&str; 34] = [
     "model",
     "stream",
     "stream_options",
@@ -261,6 +266,19 @@ const READ: [&str; 21] = [
     "guided_regex",
     "guided_choice",
     "guided_grammar",
+    "input",
+    "instructions",
+    "max_output_tokens",
+    "previous_response_id",
+    "text",
+    "query",
+    "queries",
+    "documents",
+    "items",
+    "text_1",
+    "text_2",
+    "data_1",
+    "data_2",
 ];
 
 impl<'de> Visitor<'de> for &mut Draft<'_> {
@@ -272,7 +290,7 @@ impl<'de> Visitor<'de> for &mut Draft<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
             let Some(bit) = READ.iter().position(|name| **name == *key) else {
-                map.next_value::<IgnoredAny>()?;
+                map.next_value::<Skipped>()?;
                 continue;
             };
             self.at = READ[bit];
@@ -302,14 +320,25 @@ impl Draft<'_> {
             "n" => read(&mut seen.n, map),
             "user" => read(&mut seen.user, map),
             "prompt_embeds" => read(&mut seen.prompt_embeds, map),
-            "messages" if self.endpoint == Endpoint::Chat => map.next_value_seed(Messages(prompt)),
-            "prompt" if self.endpoint == Endpoint::Completions => map.next_value_seed(Prompts(prompt)),
+            "messages" if self.endpoint.takes_messages() => map.next_value_seed(Messages(prompt)),
+            "prompt" if self.endpoint.takes_prompt() => map.next_value_seed(Prompts(prompt)),
+            "input" if self.endpoint.takes_input() => map.next_value_seed(Prompts(prompt)),
+            "query" | "queries" | "documents" | "items" | "text_1" | "text_2" | "data_1" | "data_2"
+                if self.endpoint.ranks() =>
+            {
+                map.next_value_seed(Texts(prompt))
+            }
+            "input" | "instructions" | "max_output_tokens" | "previous_response_id" | "text"
+                if self.endpoint == Endpoint::Responses =>
+            {
+                self.of_response(map)
+            }
             "tools" | "functions" => {
                 seen.has_tools |= map.next_value_seed(Written(prompt))?;
                 Ok(())
             }
             "audio" => {
-                prompt.has_audio |= map.next_value::<Option<IgnoredAny>>()?.is_some();
+                prompt.has_audio |= map.next_value::<Option<Skipped>>()?.is_some();
                 Ok(())
             }
             "response_format" => {
@@ -318,10 +347,26 @@ impl Draft<'_> {
                 Ok(())
             }
             "structured_outputs" | "guided_json" | "guided_regex" | "guided_choice" | "guided_grammar" => {
-                seen.is_structured |= map.next_value::<Option<IgnoredAny>>()?.is_some();
+                seen.is_structured |= map.next_value::<Option<Skipped>>()?.is_some();
                 Ok(())
             }
-            _ => map.next_value::<IgnoredAny>().map(drop),
+            _ => map.next_value::<Skipped>().map(drop),
+        }
+    }
+
+    fn of_response<'de, A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
+        let (seen, prompt) = (&mut self.seen, &mut self.prompt);
+        match self.at {
+            "input" => map.next_value_seed(Items(prompt)),
+            "instructions" => map.next_value_seed(Instructions(prompt)),
+            "max_output_tokens" => read(&mut seen.max_completion_tokens, map),
+            "previous_response_id" => read(&mut seen.previous_response_id, map),
+            _ => {
+                let options: Option<TextOptions> = map.next_value()?;
+                let format = options.and_then(|options| options.format);
+                seen.is_structured |= format.is_some_and(|format| format.constrains);
+                Ok(())
+            }
         }
     }
 
@@ -346,12 +391,21 @@ impl Draft<'_> {
                 let mend = "send a string, a list of strings, or a list of token ids";
                 return Err(RequestError::Missing { param: "prompt", mend });
             }
-            Endpoint::Chat | Endpoint::Completions => {}
+            Endpoint::Responses if prompt.items == 0 => {
+                let mend = "send a string, or a list of items such as {\"role\": \"user\", \"content\": \"Hello\"}";
+                return Err(RequestError::Missing { param: "input", mend });
+            }
+            Endpoint::Embeddings if prompt.items == 0 => {
+                let mend = "send a string, a list of strings, or a list of token ids";
+                return Err(RequestError::Missing { param: "input", mend });
+            }
+            // What is missing there is the engine's to say.
+            _ => {}
         }
         Ok(RequestHead {
             endpoint: self.endpoint,
             model,
-            stream: seen.stream.unwrap_or(false),
+            stream: seen.stream.unwrap_or(false) && self.endpoint.task() == Task::Generate,
             include_usage: seen
                 .stream_options
                 .and_then(|options| options.include_usage)
@@ -368,6 +422,7 @@ impl Draft<'_> {
             has_audio: prompt.has_audio,
             is_structured: seen.is_structured,
             user: seen.user,
+            previous_response_id: seen.previous_response_id.filter(|id| !id.is_empty()),
         })
     }
 }
@@ -378,8 +433,8 @@ fn read<'de, A: MapAccess<'de>, T: Deserialize<'de>>(slot: &mut Option<T>, map: 
 }
 
 /// A `response_format`: anything but plain text constrains the answer. What is malformed is left to the engine.
-struct Format {
-    constrains: bool,
+pub(crate) struct Format {
+    pub(crate) constrains: bool,
 }
 
 impl<'de> Deserialize<'de> for Format {

@@ -23,6 +23,13 @@ pub(crate) struct WireUsage {
     completion_tokens: Option<u32>,
     #[serde(default)]
     prompt_tokens_details: Option<PromptDetails>,
+    // The names of the same in a response.
+    #[serde(default)]
+    input_tokens: Option<u32>,
+    #[serde(default)]
+    output_tokens: Option<u32>,
+    #[serde(default)]
+    input_tokens_details: Option<PromptDetails>,
 }
 
 #[derive(Deserialize)]
@@ -33,10 +40,11 @@ struct PromptDetails {
 
 impl From<WireUsage> for Usage {
     fn from(wire: WireUsage) -> Self {
+        let details = wire.prompt_tokens_details.or(wire.input_tokens_details);
         Self {
-            prompt_tokens: wire.prompt_tokens.unwrap_or(0),
-            completion_tokens: wire.completion_tokens.unwrap_or(0),
-            cached_tokens: wire.prompt_tokens_details.and_then(|details| details.cached_tokens),
+            prompt_tokens: wire.prompt_tokens.or(wire.input_tokens).unwrap_or(0),
+            completion_tokens: wire.completion_tokens.or(wire.output_tokens).unwrap_or(0),
+            cached_tokens: details.and_then(|details| details.cached_tokens),
         }
     }
 }
@@ -74,6 +82,19 @@ mod tests {
         let body =
             br#"{"usage":{"prompt_tokens":40,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":32}}}"#;
         assert_eq!(Usage::from_body(body).and_then(|usage| usage.cached_tokens), Some(32));
+    }
+
+    #[test]
+    fn a_response_counts_under_other_names() {
+        let body = br#"{"usage":{"input_tokens":40,"input_tokens_details":{"cached_tokens":32},"output_tokens":4}}"#;
+        assert_eq!(
+            Usage::from_body(body),
+            Some(Usage {
+                prompt_tokens: 40,
+                completion_tokens: 4,
+                cached_tokens: Some(32)
+            })
+        );
     }
 
     #[test]

@@ -98,9 +98,10 @@ impl Policy for Equipoise {
         let mut spread = std::mem::take(&mut self.spread);
         let picked = spread.pick(candidates, random, |candidate| Prospect {
             score: self.value(request, candidate),
-            crowded: candidate
-                .crowded
-                .map(|crowded| (crowded.newcomers, self.value_of(request, candidate, &crowded.estimate))),
+            crowded: candidate.crowded.map(|crowded| {
+                let estimate = crowded.estimate(candidate.estimate());
+                (crowded.newcomers, self.value_of(request, candidate, &estimate))
+            }),
         });
         self.spread = spread;
         let index = picked.unwrap_or_else(|| {

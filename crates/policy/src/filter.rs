@@ -21,6 +21,8 @@ pub enum Constraint {
     Ejected,
     /// It was tried for this request already.
     Tried,
+    /// It is not among those that whoever asks offers.
+    NotOffered,
     /// It lacks a label the request asks for.
     Label,
     /// It lacks a capability that the request needs.
@@ -43,13 +45,14 @@ pub enum Constraint {
 
 impl Constraint {
     /// All of them, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Model,
         Self::Gone,
         Self::Draining,
         Self::Unhealthy,
         Self::Ejected,
         Self::Tried,
+        Self::NotOffered,
         Self::Label,
         Self::Capability,
         Self::Context,
@@ -83,6 +86,7 @@ impl Constraint {
             Self::Unhealthy => "unhealthy",
             Self::Ejected => "ejected",
             Self::Tried => "tried",
+            Self::NotOffered => "not_offered",
             Self::Label => "label",
             Self::Capability => "capability",
             Self::Context => "context",
@@ -105,6 +109,7 @@ impl Constraint {
             Self::Unhealthy => "unhealthy",
             Self::Ejected => "ejected after failures in a row",
             Self::Tried => "tried already",
+            Self::NotOffered => "not among those it may go to",
             Self::Label => "without a label it asks for",
             Self::Capability => "without a capability it needs (tools, images, audio or structured answers)",
             Self::Context => "with too short a context for it",
@@ -137,7 +142,9 @@ impl Targeted {
         }
     }
 
-    fn includes(self, model: ModelId) -> bool {
+    /// True where requests may go to this model.
+    #[must_use]
+    pub fn includes(self, model: ModelId) -> bool {
         match self {
             Self::Any => true,
             Self::Only(wanted) => wanted == Some(model),
@@ -159,6 +166,15 @@ pub fn check(
     if !targeted.includes(instance.model) {
         return Err(Constraint::Model);
     }
+    check_instance(now, fleet, instance)?;
+    check_fit(instance, instance.spec.model.context_tokens, request)
+}
+
+/// The part of [`check`] that no request has a say in: the same for a whole batch.
+///
+/// # Errors
+/// The first constraint that is not met.
+pub fn check_instance(now: Timestamp, fleet: &Fleet, instance: &Instance) -> Result<(), Constraint> {
     if !instance.present {
         return Err(Constraint::Gone);
     }
@@ -176,19 +192,26 @@ pub fn check(
             return Err(Constraint::Ejected);
         }
     }
-    let carries = |(key, value): (&String, &String)| instance.spec.labels.get(key) == Some(value);
+    Ok(())
+}
+
+/// The part of [`check`] that is about a request's wishes. `context_tokens`: the instance's, which a caller may have at hand.
+///
+/// # Errors
+/// The first constraint that is not met.
+pub fn check_fit(instance: &Instance, context_tokens: Option<u32>, request: &Request) -> Result<(), Constraint> {
+    if !request.wishes.only.is_empty() && !request.wishes.only.contains(&instance.spec.name) {
+        return Err(Constraint::NotOffered);
+    }
+    let labels = &instance.spec.labels;
+    let carries = |(key, value): (&String, &String)| labels.get(key) == Some(value);
     if !request.wishes.labels.iter().all(carries) {
         return Err(Constraint::Label);
     }
-    if !request
-        .wishes
-        .needs
-        .iter()
-        .all(|need| need.is_in(&instance.spec.labels))
-    {
+    if !request.wishes.needs.iter().all(|need| need.is_in(labels)) {
         return Err(Constraint::Capability);
     }
-    if let Some(context) = instance.spec.model.context_tokens {
+    if let Some(context) = context_tokens {
         // An answer of unknown length needs at least one token.
         let wanted = u64::from(request.prompt_tokens) + u64::from(request.max_output_tokens.unwrap_or(1).max(1));
         if wanted > u64::from(context) {

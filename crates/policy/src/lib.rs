@@ -24,12 +24,12 @@ use std::fmt;
 
 use equipoise_estimate::{Estimate, InstanceLoad, Prediction};
 use equipoise_fleet::PeerView;
-use equipoise_types::{InstanceId, ModelId, RandomStream};
+use equipoise_types::{InstanceId, Joules, ModelId, RandomStream};
 
 pub use self::equipoise::Equipoise;
 pub use capability::{CAPABILITIES_LABEL, Capability};
 pub use decoupled::Decoupled;
-pub use filter::{Constraint, Targeted, Verdicts, check, check_prediction};
+pub use filter::{Constraint, Targeted, Verdicts, check, check_fit, check_instance, check_prediction};
 pub use least_kv::LeastKv;
 pub use least_requests::LeastRequests;
 pub use llumnix_minus::LlumnixMinus;
@@ -74,8 +74,37 @@ pub struct Candidate {
 pub struct Crowded {
     /// How many would have come.
     pub newcomers: f64,
-    /// What would be predicted then.
-    pub estimate: Estimate,
+    // Of what would be predicted then, what is not the same as without them.
+    e2e_s: f64,
+    others_s: f64,
+    energy: Joules,
+    idle_energy: Joules,
+}
+
+impl Crowded {
+    /// `estimate`: what would be predicted beside the newcomers.
+    #[must_use]
+    pub fn of(newcomers: f64, estimate: &Estimate) -> Self {
+        Self {
+            newcomers,
+            e2e_s: estimate.e2e_s,
+            others_s: estimate.others_s,
+            energy: estimate.energy,
+            idle_energy: estimate.idle_energy,
+        }
+    }
+
+    /// What scores look at, beside the newcomers; `alone` is predicted without them.
+    #[must_use]
+    pub fn estimate(&self, alone: &Estimate) -> Estimate {
+        Estimate {
+            e2e_s: self.e2e_s,
+            others_s: self.others_s,
+            energy: self.energy,
+            idle_energy: self.idle_energy,
+            ..*alone
+        }
+    }
 }
 
 impl Candidate {
@@ -88,7 +117,8 @@ impl Candidate {
     /// True where one more request would wait inside the engine, as far as that is known: of others' requests only those
     /// count that were reported and have probably not ended since. What they may have sent meanwhile must not hold a
     /// request back, or all would hold back from what is free. This router's own share of the slots, one at least, is its
-    /// to use whatever others have there, or those who came first would keep all of them.
+    /// to use whatever others have there, or those who came first would keep all of them. And as many as have come since the
+    /// report will go before the next one: whoever waited here for news of a free slot would leave it idle until the news comes.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
         let peers = &self.peers;
@@ -96,7 +126,8 @@ impl Candidate {
             return self.load.in_flight >= self.slots;
         }
         let share = (self.slots / peers.routers.saturating_add(1)).max(1);
-        peers.own_in_flight >= share && peers.own_in_flight.saturating_add(peers.staying) >= self.slots
+        let there = peers.own_in_flight.saturating_add(peers.staying);
+        peers.own_in_flight >= share && f64::from(there) >= f64::from(self.slots) + peers.newcomers
     }
 }
 

@@ -79,6 +79,9 @@ pub struct Wishes {
     pub cost_max_usd: Option<f64>,
     /// Labels an instance must carry, with these values.
     pub labels: BTreeMap<String, String>,
+    /// Instances that may get it, by name; empty: all.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub only: BTreeSet<String>,
     /// What the request needs beside text, as its body says.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub needs: BTreeSet<Capability>,
@@ -112,6 +115,7 @@ impl Wishes {
             && self.e2e_slo_s.is_none()
             && self.cost_max_usd.is_none()
             && self.labels.is_empty()
+            && self.only.is_empty()
             && self.needs.is_empty()
     }
 }

@@ -17,6 +17,7 @@ mod prospect;
 mod queue;
 mod retry;
 mod scheduler;
+mod standing;
 mod tenants;
 
 pub use cascade::{CascadeSettings, Gate};

@@ -1,14 +1,16 @@
 //! One decision: hard constraints, predictions, the policy's choice.
 
-use equipoise_estimate::{Bounds, DEFAULT_CONFIDENCE, InstanceLoad, Prediction};
+use equipoise_estimate::{Bounds, DEFAULT_CONFIDENCE, InstanceLoad, Moment, Prediction};
 use equipoise_fleet::{Fleet, Instance};
 use equipoise_policy::{
-    Candidate, Choice, Constraint, Crowded, Policy, Request, Target, Targeted, Verdicts, check, check_prediction,
+    Candidate, Choice, Constraint, Crowded, Policy, Request, Target, Targeted, Verdicts, check, check_fit,
+    check_prediction,
 };
 use equipoise_types::{InstanceId, RandomStream, Timestamp};
 
 use crate::Refusal;
 use crate::prospect::{Asked, Prospect, Prospects};
+use crate::standing::{Standing, Standings};
 use crate::tenants::Left;
 
 /// Where a request goes.
@@ -25,6 +27,8 @@ pub(crate) enum Placement {
 pub(crate) struct Decision<'a> {
     pub(crate) now: Timestamp,
     pub(crate) fleet: &'a Fleet,
+    /// Of this moment.
+    pub(crate) standings: &'a Standings,
     pub(crate) late_binding: bool,
     /// Since the request arrived at the router.
     pub(crate) waited_s: f64,
@@ -54,10 +58,10 @@ impl Decision<'_> {
         let mut candidates = std::mem::take(self.candidates);
         candidates.clear();
         self.ruled_out.clear();
-        for instance in self.fleet.iter() {
-            if let Err(constraint) = self.candidate(request, targeted, tried, instance, 0, &mut candidates) {
+        for (id, standing) in self.standings.iter() {
+            if let Err(constraint) = self.candidate(request, targeted, tried, (id, standing), 0, &mut candidates) {
                 verdicts.note(constraint);
-                self.ruled_out.push((instance.id, constraint));
+                self.ruled_out.push((id, constraint));
             } else if leaves_full && candidates.pop_if(|candidate| candidate.is_saturated()).is_some() {
                 saturated = true;
             }
@@ -95,11 +99,11 @@ impl Decision<'_> {
                 return true;
             }
             let share = f64::from(self.ahead) * f64::from(candidate.slots) / slots;
-            let Some(instance) = self.fleet.instance(candidate.instance) else {
+            let Some(standing) = self.standings.get(candidate.instance) else {
                 return false;
             };
-            let ahead = share.ceil() as u32;
-            if let Err(constraint) = self.candidate(request, targeted, tried, instance, ahead, &mut predicted) {
+            let (of, ahead) = ((candidate.instance, standing), share.ceil() as u32);
+            if let Err(constraint) = self.candidate(request, targeted, tried, of, ahead, &mut predicted) {
                 verdicts.note(constraint);
                 self.ruled_out.push((candidate.instance, constraint));
                 return false;
@@ -126,17 +130,23 @@ impl Decision<'_> {
         request: &Request,
         targeted: Targeted,
         tried: &[InstanceId],
-        instance: &Instance,
+        (id, standing): (InstanceId, &Standing),
         in_line: u32,
         candidates: &mut Vec<Candidate>,
     ) -> Result<(), Constraint> {
-        check(self.now, self.fleet, instance, request, targeted)?;
-        if tried.contains(&instance.id) {
+        if !targeted.includes(standing.model) {
+            return Err(Constraint::Model);
+        }
+        standing.verdict?;
+        let instance = self.fleet.instance(id).ok_or(Constraint::Gone)?;
+        check_fit(instance, standing.context_tokens, request)?;
+        if tried.contains(&id) {
             return Err(Constraint::Tried);
         }
-        let mut load = self.fleet.load(self.now, instance);
+        let mut load = standing.load;
         load.in_flight = load.in_flight.saturating_add(in_line);
-        Self::beside(self.now, self.fleet, self.asked(request), instance, load, candidates)?;
+        let asked = self.asked(request);
+        Self::beside(self.now, self.fleet, asked, instance, standing, load, candidates)?;
         if let Some(left) = self.left
             && candidates.pop_if(|candidate| !left.allows(candidate)).is_some()
         {
@@ -151,16 +161,19 @@ impl Decision<'_> {
         fleet: &Fleet,
         asked: Asked<'_>,
         instance: &Instance,
-        load: InstanceLoad,
+        standing: &Standing,
+        mut load: InstanceLoad,
         candidates: &mut Vec<Candidate>,
     ) -> Result<(), Constraint> {
         // `check` has looked the model up; an instance without one serves nobody.
         let prospect = asked.prospects.with_model(instance.model).ok_or(Constraint::Model)?;
         let cached_tokens = cached_tokens(asked.request, instance);
-        let prediction = Self::predict(now, fleet, asked, prospect, instance, cached_tokens, &load);
+        load.company = prospect.company;
+        let moment = &standing.moment;
+        let prediction = Self::predict(now, fleet, asked, prospect, (instance, moment), cached_tokens, &load);
         let idle = || {
             let idle = InstanceLoad::default();
-            Self::predict(now, fleet, asked, prospect, instance, cached_tokens, &idle)
+            Self::predict(now, fleet, asked, prospect, (instance, moment), cached_tokens, &idle)
                 .estimate
                 .bounds
         };
@@ -169,12 +182,12 @@ impl Decision<'_> {
             instance: instance.id,
             model: instance.model,
             load,
-            slots: instance.slots(now),
+            slots: standing.slots,
             kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
             cached_tokens,
             weight: instance.weight,
             alone_tpot_s: instance.estimator.alone_tpot_s(),
-            peers: fleet.peers(now, instance),
+            peers: standing.peers,
             crowded: None,
             prediction,
         });
@@ -186,7 +199,7 @@ impl Decision<'_> {
         fleet: &Fleet,
         asked: Asked<'_>,
         prospect: &Prospect,
-        instance: &Instance,
+        (instance, moment): (&Instance, &Moment),
         cached_tokens: u32,
         load: &InstanceLoad,
     ) -> Prediction {
@@ -195,10 +208,11 @@ impl Decision<'_> {
             length,
             quality,
             forecast_output_tokens,
+            ..
         } = *prospect;
         let uncached = request.prompt_tokens.saturating_sub(cached_tokens);
         let (estimator, alone) = (&instance.estimator, &mut asked.prospects.alone());
-        let mut prediction = estimator.predict_with(alone, now, uncached, length, quality, instance.price(), load);
+        let mut prediction = estimator.predict_with(alone, moment, uncached, length, quality, instance.price(), load);
         prediction.forecast_output_tokens = forecast_output_tokens;
         // Bounds cost as much as all the rest: only who is held to one pays for them.
         if request.wishes.has_slo() {
@@ -237,14 +251,16 @@ impl Decision<'_> {
         let targeted = Targeted::of(self.fleet, request);
         let able = self.fleet.iter().filter_map(|instance| {
             check(self.now, self.fleet, instance, request, targeted).ok()?;
+            let idle = InstanceLoad::default();
+            let moment = instance.estimator.moment(self.now, &idle);
             let idle = Self::predict(
                 self.now,
                 self.fleet,
                 self.asked(request),
                 self.prospects.with_model(instance.model)?,
-                instance,
+                (instance, &moment),
                 cached_tokens(request, instance),
-                &InstanceLoad::default(),
+                &idle,
             );
             Some(request.wishes.slo_slack_s(0.0, &idle.estimate.bounds))
         });
@@ -260,9 +276,13 @@ impl Decision<'_> {
         }
         let mut crowded = std::mem::take(self.candidates);
         for candidate in &mut crowded {
-            let Some(instance) = self.fleet.instance(candidate.instance) else {
+            let (Some(instance), Some(standing)) = (
+                self.fleet.instance(candidate.instance),
+                self.standings.get(candidate.instance),
+            ) else {
                 continue;
             };
+            let of = (instance, &standing.moment);
             let mut load = candidate.load;
             let output_tokens = newcomers * candidate.estimate().output_tokens;
             load.in_flight = load.in_flight.saturating_add(newcomers.ceil() as u32);
@@ -272,11 +292,8 @@ impl Decision<'_> {
             let crowd = self
                 .prospects
                 .with_model(instance.model)
-                .map(|prospect| Self::predict(self.now, self.fleet, asked, prospect, instance, cached, &load));
-            candidate.crowded = crowd.map(|crowd| Crowded {
-                newcomers,
-                estimate: crowd.estimate,
-            });
+                .map(|prospect| Self::predict(self.now, self.fleet, asked, prospect, of, cached, &load));
+            candidate.crowded = crowd.map(|crowd| Crowded::of(newcomers, &crowd.estimate));
         }
         *self.candidates = crowded;
     }

@@ -13,6 +13,8 @@ use equipoise_types::{ModelId, Timestamp};
 pub(crate) struct Prospect {
     pub(crate) length: LengthEstimate,
     pub(crate) quality: QualityEstimate,
+    /// The batch that its requests join.
+    pub(crate) company: f64,
     /// The mean length that was forecast from the prompt, where one was.
     pub(crate) forecast_output_tokens: Option<f64>,
 }
@@ -28,11 +30,13 @@ impl Prospect {
             Some(forecast) => Self {
                 length: model.length.predict_from(now, &forecast.output_tokens, limit),
                 quality: model.quality.predict_from(now, forecast),
+                company: model.company(now),
                 forecast_output_tokens: Some(forecast.output_tokens.mean),
             },
             None => Self {
                 length: model.length.predict(limit),
                 quality: model.quality.predict(now),
+                company: model.company(now),
                 forecast_output_tokens: None,
             },
         }

@@ -15,6 +15,7 @@ use crate::placement::{Decision, Placement};
 use crate::prospect::{Prospect, Prospects};
 use crate::queue::{Crowded, Gated, Newcomer, Pending, Queue, Walk};
 use crate::retry::RetryBudget;
+use crate::standing::Standings;
 use crate::tenants::{Spending, Tenants};
 use crate::{Action, Dispatch, Event, Failure, FeedbackError, Judgement, Refusal, SchedulerConfig};
 
@@ -39,6 +40,8 @@ pub struct Scheduler {
     out: IndexMap<RequestId, Pending>,
     decisions: u64,
     random: RandomStream,
+    /// How all instances stand in the batch that is being decided.
+    standings: Standings,
     // Reused between decisions.
     candidates: Vec<Candidate>,
     /// The policy's, of each candidate of a dispatch.
@@ -82,6 +85,7 @@ impl Scheduler {
             out: IndexMap::new(),
             decisions: 0,
             random,
+            standings: Standings::default(),
             candidates: Vec::new(),
             scores: Vec::new(),
             ruled_out: Vec::new(),
@@ -256,9 +260,9 @@ impl Scheduler {
 
     fn begin_batch(&mut self, now: Timestamp) {
         self.fleet.advance(now);
-        let fleet = &self.fleet;
-        let present = fleet.iter().filter(|instance| instance.present);
-        let mut loads = present.map(|instance| (instance.id, fleet.load(now, instance), instance.slots(now)));
+        self.standings.take(now, &self.fleet);
+        let present = self.standings.iter().filter(|(_, standing)| standing.present);
+        let mut loads = present.map(|(id, standing)| (id, standing.load, standing.slots));
         self.policy.begin_batch(&mut loads);
     }
 
@@ -300,6 +304,7 @@ impl Scheduler {
             left,
             prospects: Prospects::of(now, &self.fleet, &pending.request),
             fleet: &self.fleet,
+            standings: &self.standings,
             late_binding: self.config.late_binding,
             waited_s: now.secs_since(pending.arrived_at),
             ahead,
@@ -351,6 +356,7 @@ impl Scheduler {
             silent,
             candidate.prediction,
         );
+        self.standings.renew(now, &self.fleet, candidate.instance);
         if !self.improving {
             self.fleet.note_prefix(candidate.instance, &request.prefix.blocks);
         }

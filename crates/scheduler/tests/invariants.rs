@@ -35,6 +35,7 @@ fn spec(index: usize, kind: u32) -> InstanceSpec {
         tensor_parallel: 1,
         endpoint: None,
         measured: None,
+        serving: None,
         limits: LimitsSpec {
             max_num_seqs: Some(1 + kind % 5),
             ..LimitsSpec::default()

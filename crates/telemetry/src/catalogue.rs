@@ -120,6 +120,14 @@ entries! {
         "First answers of a cascade that were held back: passed, escalated to a better model, kept for want of one, unmeasured";
     ROUTER_EXPLORED, "equipoise_router_explored_total", Counter, "requests", [],
         "Requests that were sent elsewhere than the policy had chosen, to learn about a model";
+    ROUTE_OPEN_PICKS, "equipoise_route_open_picks", Gauge, "picks", [],
+        "Picks of the gRPC route service that have not been reported to have ended";
+    ROUTE_EXPIRED_PICKS, "equipoise_route_expired_picks_total", Counter, "picks", [],
+        "Picks that were released because nobody reported on them in time";
+    EXT_PROC_STREAMS, "equipoise_ext_proc_streams", Gauge, "streams", [],
+        "Open streams of gateways, one a request of theirs";
+    EXT_PROC_REQUESTS, "equipoise_ext_proc_requests_total", Counter, "requests", ["outcome"],
+        "Requests that gateways asked about: an instance picked, picked for a request without a body, refused, or malformed";
     CONTROL_INSTANCES, "equipoise_control_instances", Gauge, "instances", [],
         "Instances in the registry";
     CONTROL_HEALTHY_INSTANCES, "equipoise_control_healthy_instances", Gauge, "instances", [],
@@ -164,8 +172,8 @@ entries! {
 mod tests {
     use super::*;
     use crate::{
-        AgentMetrics, ControlMetrics, Direction, EnergyCause, FeedbackOutcome, GateOutcome, Outcome, RouterMetrics,
-        exposition,
+        AgentMetrics, ControlMetrics, Direction, EnergyCause, ExtProcOutcome, FeedbackOutcome, GateOutcome,
+        GatewayMetrics, Outcome, RouterMetrics, exposition,
     };
 
     #[test]
@@ -182,6 +190,7 @@ mod tests {
         router.count_feedback(FeedbackOutcome::Taken);
         router.observe_feedback("m", 0.5, 1.0, 0.0);
         router.set_feedback_shift("m", 0.0);
+        GatewayMetrics::new(&mut registry).count_ext_proc(ExtProcOutcome::Picked);
         ControlMetrics::new(&mut registry).add_energy("i", EnergyCause::Idle, 1);
         let agent = AgentMetrics::new(&mut registry);
         agent.set_engine_healthy("i", true);

@@ -10,6 +10,7 @@
 mod agent;
 pub mod catalogue;
 mod control;
+mod gateway;
 mod latency;
 mod logging;
 mod router;
@@ -18,6 +19,7 @@ pub mod trace_context;
 pub use agent::{AgentMetrics, GpuLabel};
 pub use catalogue::InstanceLabel;
 pub use control::{ControlMetrics, EnergyCause, EnergyLabels};
+pub use gateway::{ExtProcOutcome, GatewayMetrics};
 pub use latency::LatencyHistogram;
 pub use logging::{LogFormat, LoggingError, init_logging};
 pub use prometheus_client::registry::Registry;

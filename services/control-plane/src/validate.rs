@@ -218,6 +218,7 @@ mod tests {
             gpu: "H100".to_owned(),
             tensor_parallel: 0,
             measured: String::new(),
+            serving: String::new(),
         });
         let twice = vec![instance.clone(), instance.clone()];
         let request = |instances| RegisterRequest {

@@ -1,5 +1,7 @@
 //! Answers on the wire, as vLLM 0.32 writes them.
 
+mod response;
+
 use crate::length::{Finish, Length};
 use crate::tokenizer::word;
 use equipoise_openai::Endpoint;
@@ -50,7 +52,8 @@ impl Answer {
                  \"system_fingerprint\":\"{FINGERPRINT}\",\"usage\":{usage},\"prompt_logprobs\":null,\
                  \"prompt_token_ids\":null,\"kv_transfer_params\":null}}"
             ),
-            Endpoint::Completions => format!(
+            Endpoint::Responses => self.whole_response(),
+            _ => format!(
                 "{{\"id\":\"{id}\",\"object\":\"text_completion\",\"created\":{created},\"model\":{model_json},\
                  \"choices\":[{{\"index\":0,\"text\":\"{text}\",\"logprobs\":null,\"finish_reason\":\"{finish}\",\
                  \"stop_reason\":null,\"token_ids\":null,\"prompt_logprobs\":null,\"prompt_token_ids\":null}}],\
@@ -63,6 +66,9 @@ impl Answer {
     /// Appends the frames of tokens `from..to`, one each; before the first of a chat comes the one with the role, and
     /// the last says why the answer ends.
     pub(crate) fn write_tokens(&self, from: u32, to: u32, out: &mut String) {
+        if self.endpoint == Endpoint::Responses {
+            return self.write_response_tokens(from, to, out);
+        }
         if from == 0 && to > 0 && self.endpoint == Endpoint::Chat {
             self.open(out);
             out.push_str(
@@ -92,7 +98,7 @@ impl Answer {
                      \"finish_reason\":{finish},{stop_reason}\"token_ids\":null}}]"
                 )
             }
-            Endpoint::Completions => write!(
+            _ => write!(
                 out,
                 "{{\"index\":0,\"text\":\"{text}\",\"logprobs\":null,\"finish_reason\":{finish},\
                  \"stop_reason\":null,\"prompt_token_ids\":null,\"token_ids\":null}}]"
@@ -123,6 +129,9 @@ impl Answer {
 
     /// Appends what ends the stream.
     pub(crate) fn write_end(&self, out: &mut String) {
+        if self.endpoint == Endpoint::Responses {
+            return self.write_response_end(out);
+        }
         if self.include_usage {
             self.open(out);
             let usage = self.usage(false);
@@ -144,7 +153,7 @@ impl Answer {
         } = self;
         let object = match self.endpoint {
             Endpoint::Chat => "chat.completion.chunk",
-            Endpoint::Completions => "text_completion",
+            _ => "text_completion",
         };
         let _ = write!(
             out,

@@ -3,14 +3,16 @@
 use crate::answer::Answer;
 use crate::body::{AnswerBody, TokenStream};
 use crate::config::{EmulatorConfig, OutputLengths};
-use crate::engine_task::{EngineHandle, Job, Progress};
+use crate::engine_task::{AbortOnDrop, EngineHandle, Job, Progress};
 use crate::exposition::{self, CONTENT_TYPE, Labels};
-use crate::length::Allowance;
+use crate::kept::Kept;
+use crate::length::{Allowance, Finish, Length};
+use crate::pooling::Question;
 use crate::prefix::{block_hashes, hash_tokens};
 use crate::refusal::{self, json, with_type};
 use crate::tokenizer::{self, Tokens};
 use bytes::Bytes;
-use equipoise_openai::{Endpoint, ModelCard, ModelList, PromptPart, RequestHead, asks_for_logprobs};
+use equipoise_openai::{Endpoint, ModelCard, ModelList, PromptPart, RequestHead, Task, asks_for_logprobs};
 use equipoise_types::RequestId;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -34,6 +36,17 @@ const FRAME_OF_ANSWER: usize = 3;
 /// Characters of tool definitions to a token, as for the prompt.
 const CHARS_PER_TOKEN: u64 = 4;
 
+/// Responses that were made before are under here.
+const RESPONSES: &str = "/v1/responses/";
+
+/// A job that the engine has taken.
+struct Accepted {
+    id: RequestId,
+    seen: watch::Receiver<Progress>,
+    guard: AbortOnDrop,
+    cached_tokens: u32,
+}
+
 type Reply = Response<AnswerBody>;
 
 /// What all connections of one emulator share.
@@ -47,6 +60,7 @@ pub(crate) struct Instance {
     seed: u64,
     lengths: OutputLengths,
     labels: Labels,
+    kept: Kept,
     started_unix_s: u64,
     next_id: AtomicU64,
 }
@@ -75,6 +89,7 @@ impl Instance {
             seed: config.seed,
             lengths: config.output_lengths,
             labels,
+            kept: Kept::default(),
             started_unix_s: unix_seconds(),
             next_id: AtomicU64::new(1),
         }
@@ -85,7 +100,8 @@ impl Instance {
         let allowed = match request.uri().path() {
             "/health" | "/version" | "/metrics" | "/v1/models" => "GET",
             "/ping" => "GET, POST",
-            "/v1/chat/completions" | "/v1/completions" | "/tokenize" | "/detokenize" => "POST",
+            path if Endpoint::from_path(path).is_some() => "POST",
+            path if path.starts_with(RESPONSES) => return self.kept_response(&request),
             _ => return refusal::not_found(),
         };
         if !allowed.split(", ").any(|method| method == request.method().as_str()) {
@@ -121,10 +137,12 @@ impl Instance {
             Ok(Err(error)) => return refusal::bad_request(None, format!("The request body broke off: {error}.")),
             Err(_) => return refusal::bad_request(None, "The request body did not come within a minute."),
         };
-        let result = match (Endpoint::from_path(parts.uri.path()), parts.uri.path()) {
-            (Some(endpoint), _) => self.generate(endpoint, &parts.headers, &body).await,
-            (None, "/tokenize") => self.tokenize(&body),
-            (None, _) => self.detokenize(&body),
+        let result = match Endpoint::from_path(parts.uri.path()) {
+            Some(Endpoint::Tokenize) => self.tokenize(&body),
+            Some(Endpoint::Detokenize) => self.detokenize(&body),
+            Some(endpoint) if endpoint.task() == Task::Pool => self.pool(endpoint, &body).await,
+            Some(endpoint) => self.generate(endpoint, &parts.headers, &body).await,
+            None => Ok(refusal::not_found()),
         };
         result.unwrap_or_else(|refusal| *refusal)
     }
@@ -136,31 +154,12 @@ impl Instance {
         let prompt_tokens = tokens.len() as u32;
         let prompt_hash = hash_tokens(self.seed, &tokens);
         let length = self.lengths.sample(self.seed, prompt_hash, allowance);
-        let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let (progress, seen) = watch::channel(Progress::default());
-        let (reply, accepted) = oneshot::channel();
-        let blocks = block_hashes(&tokens, self.block_tokens);
-        let job = Job {
+        let Accepted {
             id,
-            prompt_tokens,
-            blocks,
-            length,
-            arrived,
-            progress,
-            reply,
-        };
-        let mut guard = self
-            .engine
-            .submit(job)
-            .map_err(|error| Box::new(refusal::refused(&error)))?;
-        let cached_tokens = match accepted.await {
-            Ok(Ok(cached_tokens)) => cached_tokens,
-            Ok(Err(error)) => {
-                guard.finished();
-                return Err(Box::new(refusal::refused(&error)));
-            }
-            Err(_) => return Err(Box::new(refusal::engine_stopped())),
-        };
+            seen,
+            mut guard,
+            cached_tokens,
+        } = self.submit(&tokens, length, arrived).await?;
         let answer = Answer {
             endpoint,
             id: self.answer_id(endpoint, headers, id),
@@ -173,6 +172,9 @@ impl Instance {
             include_usage: head.include_usage,
             logprobs: endpoint == Endpoint::Chat && asks_for_logprobs(body),
         };
+        if endpoint == Endpoint::Responses {
+            self.kept.keep(answer.id.clone(), answer.whole_response());
+        }
         if head.stream {
             let body = AnswerBody::Tokens(Box::new(TokenStream::new(answer, seen, guard)));
             let mut response = Response::new(body);
@@ -188,10 +190,91 @@ impl Instance {
         Ok(json(StatusCode::OK, answer.whole()))
     }
 
+    /// Hands a job to the engine and waits until it has been taken.
+    async fn submit(&self, tokens: &[u32], length: Length, arrived: Instant) -> Result<Accepted, Box<Reply>> {
+        let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let (progress, seen) = watch::channel(Progress::default());
+        let (reply, accepted) = oneshot::channel();
+        let job = Job {
+            id,
+            prompt_tokens: tokens.len() as u32,
+            blocks: block_hashes(tokens, self.block_tokens),
+            length,
+            arrived,
+            progress,
+            reply,
+        };
+        let mut guard = self
+            .engine
+            .submit(job)
+            .map_err(|error| Box::new(refusal::refused(&error)))?;
+        match accepted.await {
+            Ok(Ok(cached_tokens)) => Ok(Accepted {
+                id,
+                seen,
+                guard,
+                cached_tokens,
+            }),
+            Ok(Err(error)) => {
+                guard.finished();
+                Err(Box::new(refusal::refused(&error)))
+            }
+            Err(_) => Err(Box::new(refusal::engine_stopped())),
+        }
+    }
+
+    /// One pass over the input, which takes as long as an answer of one token.
+    async fn pool(&self, endpoint: Endpoint, body: &[u8]) -> Result<Reply, Box<Reply>> {
+        let arrived = Instant::now();
+        let (head, mut tokens) = read_prompt(endpoint, body).map_err(|error| Box::new(refusal::invalid(&error)))?;
+        self.check_model(&head.model)?;
+        let question = Question::read(endpoint, body)?;
+        if tokens.is_empty() {
+            tokens.push(tokenizer::FRAME);
+        }
+        let (tokens_in, context) = (tokens.len(), self.max_model_len);
+        if tokens_in >= context as usize {
+            let message = format!(
+                "This model's maximum context length is {context} tokens. However, you requested {tokens_in} tokens in the \
+                 input. Please reduce the length of the input."
+            );
+            return Err(Box::new(refusal::bad_request(Some("input"), message)));
+        }
+        let length = Length {
+            tokens: 1,
+            finish: Finish::Stop,
+        };
+        let mut work = self.submit(&tokens, length, arrived).await?;
+        if work.seen.wait_for(|progress| progress.finished).await.is_err() {
+            return Err(Box::new(refusal::engine_stopped()));
+        }
+        work.guard.finished();
+        let id = format!("{:016x}", hash_tokens(self.seed, &[work.id.0 as u32]));
+        let answer = question.answer(&id, &self.model_name, unix_seconds(), tokens_in as u32)?;
+        Ok(json(StatusCode::OK, answer))
+    }
+
+    /// A response that was made before.
+    fn kept_response(&self, request: &Request<Incoming>) -> Reply {
+        let id = request.uri().path().strip_prefix(RESPONSES).unwrap_or_default();
+        if request.method() != Method::GET {
+            return refusal::method_not_allowed("GET");
+        }
+        match self.kept.get(id) {
+            Some(response) => json(StatusCode::OK, response),
+            None => refusal::unknown_response(id),
+        }
+    }
+
     /// The head of a request for this model, and its prompt as tokens.
     fn read(&self, endpoint: Endpoint, body: &[u8]) -> Result<(RequestHead, Tokens), Box<Reply>> {
         let (head, tokens) = read_prompt(endpoint, body).map_err(|error| Box::new(refusal::invalid(&error)))?;
         self.check_model(&head.model)?;
+        if let Some(previous) = &head.previous_response_id
+            && self.kept.get(previous).is_none()
+        {
+            return Err(Box::new(refusal::unknown_response(previous)));
+        }
         if head.n > 1 {
             let message = format!(
                 "n={} is not supported by the emulator: send n requests, or n=1.",
@@ -245,8 +328,8 @@ impl Instance {
         }
         let room = context - prompt_tokens as u32;
         let most = head.max_tokens.unwrap_or(match head.endpoint {
-            Endpoint::Chat => room,
             Endpoint::Completions => COMPLETION_TOKENS,
+            _ => room,
         });
         let fewest = head.min_tokens.unwrap_or(0);
         if fewest > most {
@@ -265,8 +348,10 @@ impl Instance {
     fn answer_id(&self, endpoint: Endpoint, headers: &http::HeaderMap, id: RequestId) -> String {
         let prefix = match endpoint {
             Endpoint::Chat => "chatcmpl",
-            Endpoint::Completions => "cmpl",
+            Endpoint::Responses => "resp",
+            _ => "cmpl",
         };
+        let joint = if endpoint == Endpoint::Responses { '_' } else { '-' };
         let plain = |name: &&str| {
             !name.is_empty()
                 && name
@@ -278,10 +363,10 @@ impl Instance {
             .and_then(|value| value.to_str().ok())
             .filter(plain);
         match own {
-            Some(own) => format!("{prefix}-{own}"),
+            Some(own) => format!("{prefix}{joint}{own}"),
             None => {
                 let mixed = hash_tokens(self.seed ^ self.started_unix_s, &[(id.0 >> 32) as u32, id.0 as u32]);
-                format!("{prefix}-{mixed:016x}")
+                format!("{prefix}{joint}{mixed:016x}")
             }
         }
     }

@@ -44,6 +44,16 @@ pub(crate) fn unknown_model(asked: &str, served: &str) -> Response<AnswerBody> {
     error(StatusCode::NOT_FOUND, "NotFoundError", Some("model"), message)
 }
 
+pub(crate) fn unknown_response(id: &str) -> Response<AnswerBody> {
+    let message = format!("Response with id '{id}' not found.");
+    error(
+        StatusCode::NOT_FOUND,
+        "invalid_request_error",
+        Some("response_id"),
+        message,
+    )
+}
+
 pub(crate) fn too_large(limit: usize) -> Response<AnswerBody> {
     let message = format!("The request body is longer than {limit} bytes.");
     error(

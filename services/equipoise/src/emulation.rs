@@ -16,7 +16,7 @@ pub(crate) fn emulator_config(
     let spec = &declared.spec;
     let mut config = EmulatorConfig::new(spec.model.name.clone(), declared.step_model()?);
     config.seed = fleet.scheduler.seed.wrapping_add(index as u64);
-    config.gpus = spec.tensor_parallel;
+    config.gpus = spec.gpu_count();
     if let Some(mean_tokens) = spec.model.mean_output_tokens {
         config.output_lengths = OutputLengths {
             mean_tokens,

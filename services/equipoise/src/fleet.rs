@@ -183,6 +183,14 @@ fn describe(state: &v1::InstanceState) -> String {
             format!("{} x {}", tier.tensor_parallel.max(1), text(&tier.gpu)),
         ],
         [
+            "served".to_owned(),
+            if tier.serving.is_empty() {
+                "as usual".to_owned()
+            } else {
+                tier.serving.trim_end().replace('\n', ", ")
+            },
+        ],
+        [
             "emulated".to_owned(),
             if instance.emulated { "yes" } else { "no" }.to_owned(),
         ],

@@ -1,7 +1,8 @@
 //! Declared instances in the contracts' words.
 
 use equipoise_config::DeclaredInstance;
-use equipoise_fleet::InstanceSpec;
+
+use equipoise_fleet::{InstanceSpec, Serving};
 use equipoise_proto::v1;
 
 /// An instance as an agent registers it, reached at `endpoint`.
@@ -23,6 +24,7 @@ pub(crate) fn on_the_wire(spec: &InstanceSpec, endpoint: String, emulated: bool)
             gpu: spec.gpu.clone().unwrap_or_default(),
             tensor_parallel: spec.tensor_parallel,
             measured: spec.measured.clone().unwrap_or_default(),
+            serving: spec.serving.as_ref().map_or_else(String::new, Serving::to_text),
         }),
         endpoint,
         limits: Some(v1::EngineLimits {

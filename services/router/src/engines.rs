@@ -1,5 +1,6 @@
 //! The engines behind the instances: a client each, found by the scheduler's ids.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use equipoise_backend::{EngineClient, EngineClientConfig};
@@ -22,6 +23,13 @@ pub(crate) struct Engines(RwLock<Vec<Option<Arc<Engine>>>>);
 impl Engines {
     pub(crate) fn get(&self, id: InstanceId) -> Option<Arc<Engine>> {
         self.0.read().get(id.index()).cloned().flatten()
+    }
+
+    /// The names of the engines that are as asked for.
+    pub(crate) fn names_where(&self, is_so: impl Fn(&Engine) -> bool) -> BTreeSet<String> {
+        let engines = self.0.read();
+        let fitting = engines.iter().flatten().filter(|engine| is_so(engine));
+        fitting.map(|engine| engine.name.clone()).collect()
     }
 
     /// Takes a declaration over. An instance without a usable endpoint gets no engine: requests sent there fail over.

@@ -95,6 +95,7 @@ pub(crate) fn wishes(headers: &HeaderMap, now: Timestamp) -> Result<Wishes, Head
         slo_confidence: slo_confidence(headers)?,
         cost_max_usd: number(headers, COST_MAX_USD, 0.0, 1e6)?,
         labels: labels(headers)?,
+        only: std::collections::BTreeSet::new(),
         needs: std::collections::BTreeSet::new(),
         priority: priority(headers)?,
         deadline,

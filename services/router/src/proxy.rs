@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use equipoise_backend::{BackendError, EngineBody, Retry, full_body};
 use equipoise_openai::{
-    Endpoint, ErrorResponse, RequestHead, Usage, asks_for_logprobs, with_logprobs, with_model, with_stream_usage,
+    Endpoint, ErrorResponse, RequestHead, Task, Usage, asks_for_logprobs, with_logprobs, with_model, with_stream_usage,
 };
 use equipoise_policy::{Capability, Request, Target};
-use equipoise_scheduler::{Dispatch, Event, Failure, TokenUsage};
+use equipoise_scheduler::{Dispatch, Event, Failure};
 use equipoise_telemetry::{GateOutcome, Outcome, TraceContext};
-use equipoise_types::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -25,7 +24,8 @@ use crate::question::Question;
 use crate::relay::{ClientResponse, decided, error, whole};
 use crate::server::State;
 use crate::stream::RelayBody;
-use crate::{headers, refusal};
+use crate::ticket::Ticket;
+use crate::{headers, refusal, responses, task};
 
 /// Longest answer in one piece that is kept to be read for its usage; a longer one breaks off.
 pub(crate) const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -40,68 +40,6 @@ const WHOLE_ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// The model name that leaves the choice to the router.
 pub(crate) const AUTO: &str = "auto";
 
-/// A request in the scheduler's hands. Dropped without an ending it is cancelled: the client has gone.
-pub(crate) struct Ticket {
-    pub(crate) state: Arc<State>,
-    pub(crate) id: equipoise_types::RequestId,
-    pub(crate) model: String,
-    pub(crate) arrived_at: Timestamp,
-    prompt_chars: u64,
-    ended: bool,
-}
-
-impl Ticket {
-    fn end(&mut self, outcome: Outcome, event: Option<Event>, usage: Option<TokenUsage>) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
-        self.state.close(self.id, usage, outcome != Outcome::Answered);
-        self.state.driver.close_mailbox(self.id);
-        self.state.metrics.count_request(&self.model, outcome);
-        if let Some(event) = event {
-            self.state.driver.on_event(event);
-        }
-    }
-
-    /// Answered in full.
-    pub(crate) fn finish(&mut self, usage: Option<Usage>) {
-        self.state
-            .observe_answer(self.arrived_at, &self.model, self.prompt_chars, usage);
-        let usage = usage.map(|usage| TokenUsage {
-            prompt_tokens: usage.prompt_tokens,
-            output_tokens: usage.completion_tokens,
-        });
-        self.end(
-            Outcome::Answered,
-            Some(Event::Finished {
-                request: self.id,
-                usage,
-            }),
-            usage,
-        );
-    }
-
-    /// Failed for good; the instance is at fault.
-    pub(crate) fn fail(&mut self) {
-        let event = Event::Failed {
-            request: self.id,
-            failure: Failure::Final,
-        };
-        self.end(Outcome::Failed, Some(event), None);
-    }
-
-    /// The scheduler has let go of it already.
-    fn refused(&mut self, outcome: Outcome) {
-        self.end(outcome, None, None);
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.end(Outcome::Cancelled, Some(Event::Cancelled { request: self.id }), None);
-    }
-}
-
 /// What the client asked for, ready to be sent to any instance.
 pub(crate) struct Asked {
     pub(crate) head: RequestHead,
@@ -109,8 +47,8 @@ pub(crate) struct Asked {
     pub(crate) wants_logprobs: bool,
     body: Bytes,
     headers: HeaderMap,
-    tenant: Option<String>,
-    prompt_tokens: u32,
+    pub(crate) tenant: Option<String>,
+    pub(crate) prompt_tokens: u32,
 }
 
 /// Answers one completion request.
@@ -137,6 +75,16 @@ async fn ask(
         .and_then(|length| length.to_str().ok()?.parse().ok())
         .unwrap_or(0);
     let body = read_body(body, announced, state.max_body_bytes).await?;
+    understand(state, endpoint, parts.headers, body)
+}
+
+/// Reads what a decision needs from a request that has arrived in full, by whichever door.
+pub(crate) fn understand(
+    state: &State,
+    endpoint: Endpoint,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(Asked, Request), Box<ErrorResponse>> {
     let (mut prompt, mut question) = (PromptReader::default(), Question::default());
     let parsed = RequestHead::parse_with(endpoint, &body, &mut |part| {
         prompt.read(part);
@@ -150,10 +98,16 @@ async fn ask(
                 .with_code("invalid_header"),
         )
     };
-    let tenant = headers::tenant(&parts.headers).map_err(bad_header)?;
-    let mut wishes = headers::wishes(&parts.headers, state.driver.now()).map_err(bad_header)?;
+    let tenant = headers::tenant(&headers).map_err(bad_header)?;
+    let mut wishes = headers::wishes(&headers, state.driver.now()).map_err(bad_header)?;
     wishes.needs = needs(&head);
+    if let Some(previous) = &head.previous_response_id {
+        let place = state.responses.find(previous, tenant.as_deref());
+        let place = place.ok_or_else(|| Box::new(responses::unknown(previous).with_param("previous_response_id")))?;
+        wishes.only = BTreeSet::from([place.name]);
+    }
     let prompt_tokens = head.prompt_tokens_estimate(state.prompt_size.chars_per_token());
+    let generates = endpoint.task() == Task::Generate;
     let mut request = Request {
         // Numbered when it is handed in.
         id: equipoise_types::RequestId(0),
@@ -164,13 +118,15 @@ async fn ask(
         },
         tenant: tenant.clone(),
         prompt_tokens,
-        max_output_tokens: head.max_tokens,
+        // One pass over the input takes as long as an answer of one token.
+        max_output_tokens: if generates { head.max_tokens } else { Some(1) },
         streams: head.stream,
         forecast: None,
         prefix: prompt.into_prefix(),
         wishes,
     };
-    if state.forecaster.is_useful_to(&request)
+    if generates
+        && state.forecaster.is_useful_to(&request)
         && let Some(text) = question.into_text()
     {
         let started = Instant::now();
@@ -182,7 +138,7 @@ async fn ask(
             wants_logprobs: asks_for_logprobs(&body),
             head,
             body,
-            headers: parts.headers,
+            headers,
             tenant,
             prompt_tokens,
         },
@@ -197,6 +153,7 @@ fn needs(head: &RequestHead) -> BTreeSet<Capability> {
         (head.has_images, Capability::Images),
         (head.has_audio, Capability::Audio),
         (head.is_structured, Capability::Structured),
+        (head.endpoint.task() == Task::Pool, Capability::Embeddings),
     ];
     all.into_iter()
         .filter(|(needed, _)| *needed)
@@ -236,7 +193,7 @@ async fn read_body(mut body: Incoming, announced: u64, limit: usize) -> Result<B
             Err(too_large())
         }
         Ok(Err(problem)) => Err(problem),
-        Err(_) => Err(ErrorResponse::timeout("The request body did not arrive within 60 s.").into()),
+        Err(_) => Err(ErrorResponse::request_timeout(BODY_TIMEOUT.as_secs()).into()),
     }
 }
 
@@ -253,15 +210,7 @@ fn linger(mut body: Incoming) {
 async fn serve(state: Arc<State>, asked: Asked, mut request: Request) -> ClientResponse {
     let (id, mut verdicts) = state.driver.open_mailbox();
     request.id = id;
-    // The label of a request that no instance got: never what the client wrote, which may be anything.
-    let mut ticket = Ticket {
-        state: Arc::clone(&state),
-        id,
-        model: "none".to_owned(),
-        arrived_at: state.driver.now(),
-        prompt_chars: asked.head.prompt_chars,
-        ended: false,
-    };
+    let mut ticket = Ticket::new(Arc::clone(&state), id, asked.head.prompt_chars);
     state.driver.arrive(request);
     // A first answer that was not shown, while a better one is asked for.
     let mut held: Option<Box<Held>> = None;
@@ -348,7 +297,7 @@ fn deliver(state: &Arc<State>, asked: &Asked, held: Option<Box<Held>>, mut ticke
     response
 }
 
-enum Sent {
+pub(crate) enum Sent {
     /// The engine answered with something for the client.
     Answered(Answer),
     /// It may go elsewhere.
@@ -375,20 +324,18 @@ pub(crate) enum Content {
 
 /// Headers that concern the router, not the engine.
 fn engine_headers(asked: &Asked) -> HeaderMap {
-    let mut headers = asked.headers.clone();
-    let ours: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("x-equipoise-"))
-        .cloned()
-        .collect();
-    for name in ours {
-        headers.remove(name);
+    let theirs = |name: &HeaderName| {
+        !name.as_str().starts_with("x-equipoise-")
+            // The body may be rewritten: hyper counts it anew.
+            && name != header::CONTENT_LENGTH
+            && name != header::EXPECT
+            // What comes back is read for its tokens.
+            && name != header::ACCEPT_ENCODING
+    };
+    let mut headers = HeaderMap::with_capacity(asked.headers.len() + 4);
+    for (name, value) in asked.headers.iter().filter(|(name, _)| theirs(name)) {
+        headers.append(name.clone(), value.clone());
     }
-    // The body may be rewritten: hyper counts it anew.
-    headers.remove(header::CONTENT_LENGTH);
-    headers.remove(header::EXPECT);
-    // What comes back is read for its tokens.
-    headers.remove(header::ACCEPT_ENCODING);
     // It was read as JSON, whatever the client called it.
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     TraceContext::continue_from(&asked.headers).inject(&mut headers);
@@ -424,6 +371,9 @@ async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &m
     *request.uri_mut() = http::Uri::from_static(asked.head.endpoint.path());
     *request.headers_mut() = engine_headers(asked);
     match engine.client.send(request).await {
+        Ok(response) if task::may_be_lacking(response.status()) => {
+            task::judge(engine, asked.head.endpoint, response).await
+        }
         Ok(response) => match verdict_on(response.status()) {
             Some(failure) => {
                 tracing::warn!(instance = engine.name, status = %response.status(), "the engine failed a request");
@@ -437,7 +387,7 @@ async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &m
 
 /// Whose fault a status is. What the router has parsed and addressed itself cannot be unknown, forbidden or moved by the
 /// client's fault: that is an engine which serves something else than was declared.
-fn verdict_on(status: StatusCode) -> Option<Failure> {
+pub(crate) fn verdict_on(status: StatusCode) -> Option<Failure> {
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Some(Failure::Overloaded),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
@@ -500,10 +450,10 @@ fn not_sent(engine: &Engine, problem: &BackendError) -> Sent {
 }
 
 /// The head of an answer, with what was decided.
-fn decided_head(state: &State, dispatch: &Dispatch, answer: &Answer, explain: bool) -> http::response::Builder {
+fn decided_head(state: &State, dispatch: &Dispatch, answer: &mut Answer, explain: bool) -> http::response::Builder {
     let mut response = http::Response::builder().status(answer.head.status);
     if let Some(headers) = response.headers_mut() {
-        headers.clone_from(&answer.head.headers);
+        *headers = std::mem::take(&mut answer.head.headers);
         equipoise_backend::strip_hop_by_hop(headers);
         headers.remove(header::CONTENT_LENGTH);
         let engine = &answer.engine;
@@ -519,8 +469,9 @@ fn decided_head(state: &State, dispatch: &Dispatch, answer: &Answer, explain: bo
         if dispatch.explored {
             headers.insert("x-equipoise-explored", HeaderValue::from_static("1"));
         }
-        let waited_ms = format!("{:.1}", dispatch.waited_s * 1e3);
-        if let (true, Ok(waited)) = (dispatch.waited_s > 0.0, HeaderValue::from_str(&waited_ms)) {
+        if dispatch.waited_s > 0.0
+            && let Ok(waited) = HeaderValue::from_str(&format!("{:.1}", dispatch.waited_s * 1e3))
+        {
             headers.insert("x-equipoise-waited-ms", waited);
         }
     }
@@ -531,16 +482,22 @@ fn pass_on(
     state: &Arc<State>,
     asked: &Asked,
     dispatch: &Dispatch,
-    answer: Answer,
+    mut answer: Answer,
     mut ticket: Ticket,
     replaced: Option<&Held>,
 ) -> ClientResponse {
-    let mut head = decided_head(state, dispatch, &answer, headers::wants_explanation(&asked.headers));
+    let mut head = decided_head(state, dispatch, &mut answer, headers::wants_explanation(&asked.headers));
     if let Some(first) = replaced {
         let decision = state.decision_name(first.dispatch.decision);
         head = head
             .header("x-equipoise-first-decision-id", decision)
             .header("x-equipoise-first-confidence", first.confidence());
+    }
+    if asked.head.endpoint == Endpoint::Responses && answer.head.status.is_success() {
+        let (instance, tenant) = (dispatch.instance, asked.tenant.as_deref());
+        state
+            .responses
+            .note_answer(instance, &answer.engine, tenant, &answer.content);
     }
     let body = match answer.content {
         Content::Stream(first, rest) => {
@@ -553,7 +510,9 @@ fn pass_on(
             whole(content)
         }
         Content::Whole(content) | Content::Complete(content, _) => {
-            if answer.head.status.is_success() {
+            if answer.head.status.is_success() && asked.head.endpoint.task() == Task::Tokens {
+                ticket.finish_without_work();
+            } else if answer.head.status.is_success() {
                 ticket.finish(Usage::from_body(&content));
             } else {
                 // The engine found fault with the request: nobody's failure, and nothing to learn from.

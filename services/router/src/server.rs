@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use equipoise_fleet::Breaker;
-use equipoise_openai::{Endpoint, ErrorResponse, ModelCard, ModelList, Usage};
+use equipoise_openai::{ErrorResponse, ModelCard, ModelList, Usage};
 use equipoise_scheduler::{Dispatch, TokenUsage};
-use equipoise_telemetry::{Direction, RouterMetrics, exposition};
+use equipoise_telemetry::{Direction, GatewayMetrics, RouterMetrics, exposition};
 use equipoise_types::{DecisionId, RequestId, Timestamp};
-use http::{HeaderValue, Method, StatusCode, header};
-use hyper::body::Incoming;
+use http::{HeaderValue, StatusCode};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -28,11 +27,12 @@ use crate::activity::{ActivityLog, Ending, Running};
 use crate::control;
 use crate::driver::{Driver, DriverError};
 use crate::engines::{Engine, Engines};
-use crate::feedback::{self, FEEDBACK};
 use crate::forecast::{Forecaster, PredictorError};
 use crate::grpc;
-use crate::proxy::{self, AUTO};
+use crate::proxy::AUTO;
 use crate::relay::{ClientResponse, content, error};
+use crate::responses::Responses;
+use crate::routes;
 use crate::size::PromptSize;
 
 /// A client that sends its headers slower than this is let go.
@@ -45,7 +45,7 @@ const MOST_H2_STREAMS: u32 = 1000;
 /// Longer explanations are not sent as a header: many clients refuse heads above 16 KiB.
 const LONGEST_EXPLANATION: usize = 12 << 10;
 /// Model cards are under here, one each.
-const MODELS: &str = "/v1/models/";
+pub(crate) const MODELS: &str = "/v1/models/";
 /// Explanations of the last decisions are under here.
 pub(crate) const DECISIONS: &str = "/v1/decisions/";
 
@@ -62,7 +62,9 @@ pub(crate) struct State {
     pub(crate) engines: Engines,
     pub(crate) activity: ActivityLog,
     pub(crate) metrics: RouterMetrics,
+    pub(crate) gateway: GatewayMetrics,
     pub(crate) prompt_size: PromptSize,
+    pub(crate) responses: Responses,
     pub(crate) forecaster: Forecaster,
     pub(crate) max_body_bytes: usize,
     registry: Registry,
@@ -281,6 +283,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
     let forecaster = Forecaster::new(&config.predictor)?;
     let mut registry = Registry::default();
     let metrics = RouterMetrics::new(&mut registry);
+    let gateway = GatewayMetrics::new(&mut registry);
     let driver = Driver::new(config.scheduler.clone(), config.record.as_deref(), metrics.clone())?;
     let since_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let process = since_unix.as_micros() ^ u128::from(std::process::id()).rotate_left(16);
@@ -293,7 +296,9 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         engines: Engines::default(),
         activity: ActivityLog::default(),
         metrics,
+        gateway,
         prompt_size: PromptSize::default(),
+        responses: Responses::default(),
         forecaster,
         max_body_bytes: config.max_body_bytes,
         registry,
@@ -355,7 +360,7 @@ async fn accept(
         let state = Arc::clone(&state);
         let service = service_fn(move |request| {
             let state = Arc::clone(&state);
-            async move { Ok::<_, Infallible>(respond(state, request).await) }
+            async move { Ok::<_, Infallible>(routes::respond(state, request).await) }
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(socket), service).into_owned());
         tokio::spawn(async move {
@@ -389,52 +394,11 @@ pub(crate) async fn asked_to_stop(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stop| *stop).await);
 }
 
-async fn respond(state: Arc<State>, request: http::Request<Incoming>) -> ClientResponse {
-    let request_id = request.headers().get("x-request-id").cloned();
-    let path = request.uri().path();
-    let mut response = match (request.method(), Endpoint::from_path(path)) {
-        (&Method::POST, Some(endpoint)) => proxy::complete(state, endpoint, request).await,
-        (method, Some(_)) => not_allowed(method, path, "POST"),
-        (&Method::POST, None) if path == FEEDBACK => feedback::post(&state, request.into_body()).await,
-        (method, None) if path == FEEDBACK => not_allowed(method, path, "POST"),
-        (&Method::GET | &Method::HEAD, None) => match path {
-            "/v1/models" => models(&state),
-            "/health" | "/ping" => health(&state),
-            "/metrics" => metrics(&state),
-            "/version" => content(
-                "application/json",
-                concat!("{\"version\":\"equipoise ", env!("CARGO_PKG_VERSION"), "\"}"),
-            ),
-            _ => match (path.strip_prefix(DECISIONS), path.strip_prefix(MODELS)) {
-                (Some(name), _) => decision(&state, name),
-                (None, Some(id)) => model(&state, id),
-                (None, None) => error(&ErrorResponse::not_found(path)),
-            },
-        },
-        (method, None) if ["/v1/models", "/health", "/ping", "/metrics", "/version"].contains(&path) => {
-            not_allowed(method, path, "GET")
-        }
-        _ => error(&ErrorResponse::not_found(path)),
-    };
-    if let Some(id) = request_id {
-        response.headers_mut().entry("x-request-id").or_insert(id);
-    }
-    response
-}
-
-fn not_allowed(method: &Method, path: &str, allowed: &'static str) -> ClientResponse {
-    let mut response = error(&ErrorResponse::method_not_allowed(method.as_str(), path, allowed));
-    response
-        .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static(allowed));
-    response
-}
-
-fn models(state: &State) -> ClientResponse {
+pub(crate) fn models(state: &State) -> ClientResponse {
     content("application/json", ModelList::new(cards(state)).to_json())
 }
 
-fn model(state: &State, id: &str) -> ClientResponse {
+pub(crate) fn model(state: &State, id: &str) -> ClientResponse {
     let cards = cards(state);
     match cards.iter().find(|card| card.id == id) {
         Some(card) => match serde_json::to_vec(card) {
@@ -469,7 +433,7 @@ fn cards(state: &State) -> Vec<ModelCard> {
 }
 
 /// Why a decision fell as it did.
-fn decision(state: &State, name: &str) -> ClientResponse {
+pub(crate) fn decision(state: &State, name: &str) -> ClientResponse {
     let explained = state.decision_number(name).and_then(|number| {
         state.driver.with_scheduler(|scheduler| {
             let explanation = scheduler.explanation(number)?;
@@ -486,7 +450,7 @@ fn decision(state: &State, name: &str) -> ClientResponse {
     }
 }
 
-fn health(state: &State) -> ClientResponse {
+pub(crate) fn health(state: &State) -> ClientResponse {
     let now = state.driver.now();
     let (known, available) = state.driver.with_scheduler(|scheduler| {
         let fleet = scheduler.fleet();
@@ -505,7 +469,7 @@ fn health(state: &State) -> ClientResponse {
     response
 }
 
-fn metrics(state: &State) -> ClientResponse {
+pub(crate) fn metrics(state: &State) -> ClientResponse {
     let now = state.driver.now();
     state.driver.with_scheduler(|scheduler| {
         state

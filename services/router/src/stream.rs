@@ -14,7 +14,7 @@ use hyper::body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
 use crate::activity::Running;
-use crate::proxy::Ticket;
+use crate::ticket::Ticket;
 
 /// Tokens reach the scheduler in batches: per token its lock would be the busiest thing in the process.
 const TOKENS_PER_EVENT: u32 = 16;
@@ -93,6 +93,7 @@ impl RelayBody {
                 tokens += summary.content_choices;
                 seen.finish |= summary.finish_reason.is_some();
                 seen.error |= summary.is_error;
+                seen.done |= summary.is_end;
                 seen.usage = summary.usage.or(seen.usage);
                 hidden = hide_usage && summary.is_usage_only();
             }
@@ -131,23 +132,16 @@ impl RelayBody {
         if tokens == 0 {
             return;
         }
-        let driver = &self.ticket.state.driver;
         if let Some(running) = &self.running {
             running.produced(tokens);
         }
         let mut more = tokens;
         if !std::mem::replace(&mut self.seen.first_token, true) {
-            driver.on_event(Event::FirstToken {
-                request: self.ticket.id,
-            });
-            self.ticket
-                .state
-                .metrics
-                .observe_ttft(driver.now().since(self.ticket.arrived_at));
+            self.ticket.first_token();
             more -= 1;
         }
         self.unsent_tokens += more;
-        let now = driver.now();
+        let now = self.ticket.state.driver.now();
         if self.unsent_tokens >= TOKENS_PER_EVENT || now.since(self.told_at) >= EVENT_INTERVAL {
             self.told_at = now;
             self.tell();

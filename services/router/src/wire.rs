@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use equipoise_fleet::{
-    CongestionPrice, EngineSample, FleetDelta, InstanceSpec, LimitsSpec, ModelProfile, PeerLoad, Price,
+    CongestionPrice, EngineSample, FleetDelta, InstanceSpec, LimitsSpec, ModelProfile, PeerLoad, Price, Serving,
 };
 use equipoise_proto::v1;
 use equipoise_types::Watts;
@@ -17,6 +17,11 @@ pub(crate) fn spec(instance: v1::Instance) -> InstanceSpec {
     let model = instance.model.unwrap_or_default();
     let tier = instance.tier.unwrap_or_default();
     let limits = instance.limits.unwrap_or_default();
+    // A declaration of a later version: then its physics is better taken for unknown than for another's.
+    let (gpu, serving) = match Serving::from_text(&tier.serving) {
+        Ok(serving) => (some_text(tier.gpu), serving),
+        Err(_) => (None, None),
+    };
     let price = match (model.input_usd_per_mtok, model.output_usd_per_mtok) {
         (None, None) => None,
         (input, output) => Some(Price {
@@ -35,7 +40,7 @@ pub(crate) fn spec(instance: v1::Instance) -> InstanceSpec {
             price,
             mean_output_tokens: model.mean_output_tokens,
         },
-        gpu: some_text(tier.gpu),
+        gpu,
         tensor_parallel: tier.tensor_parallel.max(1),
         endpoint: some_text(instance.endpoint),
         limits: LimitsSpec {
@@ -48,6 +53,7 @@ pub(crate) fn spec(instance: v1::Instance) -> InstanceSpec {
         gpus: instance.gpus,
         emulated: instance.emulated,
         measured: some_text(tier.measured),
+        serving,
     }
 }
 

@@ -40,7 +40,7 @@ fn cases() -> Vec<Case> {
         Case {
             body: "{\"model\": \"auto\",\n  oops".to_owned(),
             code: "invalid_json",
-            says: &["line 2", "column 3"],
+            says: &["line 2", "column 3", "byte 20"],
             ..sound("not JSON")
         },
         Case {
@@ -92,10 +92,10 @@ fn cases() -> Vec<Case> {
             ..sound("wrong method on a page")
         },
         Case {
-            path: "/v1/embeddings",
+            path: "/v1/nothing",
             status: 404,
             code: "not_found",
-            says: &["/v1/embeddings"],
+            says: &["/v1/nothing"],
             ..sound("unknown path")
         },
         Case {

@@ -219,14 +219,20 @@ impl EventStream {
 
     /// The next event's data: `Ok(None)` at the end of the stream, an error where it breaks off.
     pub(crate) async fn next(&mut self) -> Result<Option<String>, String> {
+        while let Some(event) = self.next_event().await? {
+            if let Some(data) = event.trim_start().strip_prefix("data: ") {
+                return Ok(Some(data.to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn next_event(&mut self) -> Result<Option<String>, String> {
         loop {
             if let Some((event, rest)) = self.pending.split_once("\n\n") {
-                let data = event.trim_start().strip_prefix("data: ").map(str::to_owned);
+                let event = event.to_owned();
                 self.pending = rest.to_owned();
-                match data {
-                    Some(data) => return Ok(Some(data)),
-                    None => continue,
-                }
+                return Ok(Some(event));
             }
             let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await;
             match frame.map_err(|_| "the stream stands still".to_owned())? {
@@ -239,6 +245,16 @@ impl EventStream {
                 }
             }
         }
+    }
+
+    /// The next event's data, of a stream whose events have names.
+    pub(crate) async fn next_data(&mut self) -> Result<Option<String>, String> {
+        while let Some(event) = self.next_event().await? {
+            if let Some(data) = event.lines().find_map(|line| line.strip_prefix("data: ")) {
+                return Ok(Some(data.to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     /// The data of all events to the end.

@@ -20,6 +20,7 @@ mod bad_input;
 mod cascade;
 mod command_line;
 mod control_plane_loss;
+mod endpoints;
 mod energy;
 mod engine_loss;
 mod failover;

@@ -15,6 +15,7 @@ pub(crate) const PURE: &[&str] = &[
     "policy",
     "scheduler",
     "energy",
+    "chart",
 ];
 /// Formats of files.
 const FILES: &[&str] = &["trace", "config"];
@@ -32,6 +33,7 @@ const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("policy", &[&["types", "engine", "predict", "estimate", "fleet"]]),
     ("scheduler", &[&["types", "engine", "estimate", "fleet", "policy"]]),
     ("energy", &[&["types"]]),
+    ("chart", &[]),
     ("trace", &[PURE]),
     ("config", &[PURE]),
     ("simulator", &[PURE, FILES]),

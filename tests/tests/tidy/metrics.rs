@@ -22,6 +22,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
         "Router: feedback",
         &["equipoise_feedback_", "equipoise_cumulative_regret"],
     ),
+    ("Router: gateways", &["equipoise_route_", "equipoise_ext_proc_"]),
     ("Control plane", &["equipoise_control_"]),
     ("Agent", &["equipoise_agent_"]),
 ];

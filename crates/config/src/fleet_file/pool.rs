@@ -1,5 +1,7 @@
 //! From a `[[pool]]` table to its instances.
 
+mod serving;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -12,7 +14,7 @@ use toml::Spanned;
 use super::check_name;
 use super::table::{LimitsTable, PoolTable};
 use crate::error::Source;
-use crate::{ConfigError, DeclaredInstance};
+use crate::{ConfigError, DeclaredInstance, UnknownPhysics};
 
 /// More emulated instances than this in one pool is a slip of the hand.
 const MOST_INSTANCES: u32 = 10_000;
@@ -86,7 +88,11 @@ fn expand(source: &Source<'_>, pool: &PoolTable, profile: &ModelProfile) -> Resu
     {
         return Err(source.invalid(declared.span(), "tensor_parallel is 0: an instance has at least 1 GPU"));
     }
-    let devices = devices(source, pool, places.len(), tensor_parallel)?;
+    let serving = serving::serving(source, pool)?;
+    let all_gpus = serving
+        .as_ref()
+        .map_or(tensor_parallel, |serving| serving.gpus(tensor_parallel));
+    let devices = devices(source, pool, places.len(), all_gpus)?;
     let limits = limits(source, &pool.limits)?;
     let gpu_name = gpu_name(source, pool)?;
     let service_s = service_s(source, pool)?;
@@ -111,12 +117,18 @@ fn expand(source: &Source<'_>, pool: &PoolTable, profile: &ModelProfile) -> Resu
                 gpus,
                 emulated,
                 measured: measured.clone(),
+                serving: serving.clone(),
             },
             service_s,
         })
         .collect();
     if emulated {
         bound_context(source, pool, &mut instances)?;
+    } else if let Some(Err(error @ UnknownPhysics::Serving { .. })) =
+        instances.first().map(DeclaredInstance::step_model)
+    {
+        // What else is not known of real engines is observed; a contradiction in the file is a mistake.
+        return Err(source.invalid(serving::place(pool, &error), error.to_string()));
     }
     Ok(instances)
 }
@@ -209,7 +221,7 @@ fn devices(
     source: &Source<'_>,
     pool: &PoolTable,
     instances: usize,
-    tensor_parallel: u32,
+    all_gpus: u32,
 ) -> Result<Vec<Vec<String>>, ConfigError> {
     let Some(declared) = &pool.gpus else {
         return Ok(vec![Vec::new(); instances]);
@@ -222,13 +234,15 @@ fn devices(
         );
         return Err(source.invalid(declared.span(), problem));
     }
-    if let Some(list) = lists
-        .iter()
-        .find(|list| u32::try_from(list.len()) != Ok(tensor_parallel))
-    {
+    if let Some(list) = lists.iter().find(|list| u32::try_from(list.len()) != Ok(all_gpus)) {
         let problem = format!(
-            "an instance names {} GPUs and tensor_parallel is {tensor_parallel}: the two must agree",
-            list.len()
+            "an instance names {} GPUs and {} is {all_gpus}: the two must agree",
+            list.len(),
+            if pool.has_serving_keys() {
+                "what it is declared to have"
+            } else {
+                "tensor_parallel"
+            }
         );
         return Err(source.invalid(declared.span(), problem));
     }
@@ -301,7 +315,7 @@ fn bound_context(source: &Source<'_>, pool: &PoolTable, instances: &mut [Declare
     }
     let step_model = first
         .step_model()
-        .map_err(|error| source.invalid(pool.name.span(), error.to_string()))?;
+        .map_err(|error| source.invalid(serving::place(pool, &error), error.to_string()))?;
     let profile = &first.spec.model;
     let trained = profile
         .architecture

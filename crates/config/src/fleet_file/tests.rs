@@ -1,3 +1,5 @@
+mod serving;
+
 use super::*;
 use equipoise_scheduler::SchedulerConfig;
 

@@ -1,7 +1,9 @@
 //! The step of a modelled engine: matrix products by roofline, attention, all-reduce, overhead; and its power.
 
+use super::operators::{Operators, Routed};
+use super::speculation::Speculated;
 use super::{EnergyTerms, StepCost, StepWork};
-use crate::deployment::Deployment;
+use crate::deployment::{Deployment, Link};
 use crate::gpu::GpuSpec;
 use crate::model::BYTES;
 use crate::roofline::{Gemm, TimeTable};
@@ -15,24 +17,86 @@ const ALL_REDUCE_SECONDS: f64 = 10e-6;
 #[derive(Debug)]
 pub(super) struct Physical {
     gpu: GpuSpec,
+    /// GPUs of all stages.
     pub(super) gpus: f64,
+    /// Parts of the model through which a step passes one after another.
+    stages: u32,
+    /// Time from a stage to the next, and its part that grows with tokens; over a whole pass, seconds.
+    hop_seconds: f64,
+    hop_seconds_per_token: f64,
     pub(super) context_tokens: u32,
     pub(super) idle_watts: Watts,
     /// All layers' matrix products, all-reduces and per-layer overhead, against tokens.
     layers: TimeTable,
     /// The output head and per-sequence overhead, against sequences.
     head: TimeTable,
+    /// The latter alone.
+    sequence_seconds: f64,
     /// Seconds per token of context read.
     seconds_per_kv_token: f64,
     /// Seconds per query-key pair of prefill attention.
     seconds_per_pair: f64,
+    /// Weights that every pass reads.
     weight_bytes: f64,
+    /// The experts of a mixture.
+    routed: Option<Routed>,
     bytes_per_token: f64,
     bytes_per_kv_token: f64,
     /// In FLOPs of bf16: a format of twice the peak counts half.
     flops_per_token: f64,
+    /// Of the weights' format over bf16.
+    speedup: f64,
     head_flops: f64,
     flops_per_pair: f64,
+    pub(super) speculated: Option<Box<Speculated>>,
+}
+
+/// What goes through the model in one step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pass {
+    /// Tokens through the layers.
+    pub(super) tokens: u32,
+    /// Rows through the output head.
+    pub(super) rows: u32,
+    /// Sequences that are scheduled and sampled.
+    pub(super) seqs: u32,
+    /// Tokens of context that attention reads.
+    pub(super) kv_tokens: f64,
+    /// Query-key pairs of prompts.
+    pub(super) pairs: f64,
+    /// Prompt tokens.
+    pub(super) prompt_tokens: f64,
+}
+
+impl Pass {
+    /// As often as a step's work is, one token for each sequence.
+    pub(super) fn of(work: &StepWork) -> Self {
+        let seqs = work.prefill_seqs.saturating_add(work.decode_seqs).max(1);
+        Self {
+            tokens: work.prefill_tokens.saturating_add(work.decode_seqs),
+            rows: seqs,
+            seqs,
+            kv_tokens: work.kv_tokens.saturating_add(work.prefill_kv_tokens) as f64,
+            pairs: work.prefill_attention,
+            prompt_tokens: f64::from(work.prefill_tokens),
+        }
+    }
+
+    /// The part of one of `parts` micro-batches; the largest, where they are not all the same.
+    fn part(self, parts: u32) -> Self {
+        if parts == 1 {
+            return self;
+        }
+        let share = f64::from(parts);
+        Self {
+            tokens: self.tokens.div_ceil(parts),
+            rows: self.rows.div_ceil(parts),
+            seqs: self.seqs.div_ceil(parts),
+            kv_tokens: self.kv_tokens / share,
+            pairs: self.pairs / share,
+            prompt_tokens: self.prompt_tokens / share,
+        }
+    }
 }
 
 /// What the deployment reaches on a GPU.
@@ -40,7 +104,7 @@ struct Reached {
     /// The GPU as the layers' matrix products see it.
     layers_gpu: GpuSpec,
     kv_efficiency: f64,
-    link_efficiency: f64,
+    link: Link,
     /// All-reduces' latency included.
     layer_seconds: f64,
     sequence_seconds: f64,
@@ -51,22 +115,30 @@ impl Reached {
     fn of(gpu: &GpuSpec, deployment: &Deployment, tensor_parallel: u32) -> Self {
         let many = tensor_parallel > 1;
         let faster = GpuSpec {
-            peak_flops: gpu.peak_flops * deployment.weights.peak_factor(),
+            peak_flops: gpu.peak_flops * deployment.weights.speedup(gpu),
             ..gpu.clone()
         };
+        let efficiency = deployment.calibration.map_or(1.0, |known| known.link_efficiency);
+        let link = deployment.link.unwrap_or(Link {
+            bytes_per_second: efficiency * gpu.link_bandwidth,
+            latency_seconds: ALL_REDUCE_SECONDS,
+        });
         let Some(known) = deployment.calibration else {
-            let reduces = if many { 2.0 * ALL_REDUCE_SECONDS } else { 0.0 };
+            let reduces = if many { 2.0 * link.latency_seconds } else { 0.0 };
             return Self {
                 layers_gpu: faster,
                 kv_efficiency: gpu.kv_efficiency,
-                link_efficiency: 1.0,
+                link,
                 layer_seconds: gpu.layer_seconds + reduces,
                 sequence_seconds: gpu.sequence_seconds,
                 step_seconds: 0.0,
             };
         };
+        let reduce_seconds = deployment
+            .link
+            .map_or(known.reduce_seconds, |link| link.latency_seconds);
         let shared = if many {
-            2.0 * known.reduce_seconds * f64::from(tensor_parallel).log2() + known.parallel_layer_seconds
+            2.0 * reduce_seconds * f64::from(tensor_parallel).log2() + known.parallel_layer_seconds
         } else {
             0.0
         };
@@ -77,7 +149,7 @@ impl Reached {
                 ..faster
             },
             kv_efficiency: known.kv_efficiency,
-            link_efficiency: known.link_efficiency,
+            link,
             layer_seconds: known.layer_seconds + shared,
             sequence_seconds: known.sequence_seconds,
             step_seconds: known.step_seconds,
@@ -97,33 +169,7 @@ impl Physical {
         let gpus = f64::from(tensor_parallel);
         let layers = f64::from(model.layers);
         let hidden = f64::from(model.hidden);
-        let head_dim = f64::from(model.head_dim);
-        let heads = f64::from(model.heads) / gpus;
-        let kv_heads = f64::from(shape.kv_heads_per_gpu());
-        let wide = f64::from(model.intermediate) / gpus;
-        let weight = deployment.weights.bytes();
-        let products = [
-            Gemm {
-                width_in: hidden,
-                width_out: (heads + 2.0 * kv_heads) * head_dim,
-                bytes: weight,
-            },
-            Gemm {
-                width_in: heads * head_dim,
-                width_out: hidden,
-                bytes: weight,
-            },
-            Gemm {
-                width_in: hidden,
-                width_out: 2.0 * wide,
-                bytes: weight,
-            },
-            Gemm {
-                width_in: wide,
-                width_out: hidden,
-                bytes: weight,
-            },
-        ];
+        let operators = Operators::of(shape);
         let head = Gemm {
             width_in: hidden,
             width_out: f64::from(model.vocab) / gpus,
@@ -132,54 +178,89 @@ impl Physical {
         // Two all-reduces a layer, each moving 2 (n - 1) / n of the activations over the link.
         let reached = Reached::of(gpu, &deployment, tensor_parallel);
         let reduce_per_token = if tensor_parallel > 1 {
-            2.0 * 2.0 * (gpus - 1.0) / gpus * hidden * BYTES / (reached.link_efficiency * gpu.link_bandwidth)
+            2.0 * 2.0 * (gpus - 1.0) / gpus * hidden * BYTES / reached.link.bytes_per_second
         } else {
             0.0
         };
+        // The slowest stage sets the pace: one with a layer more where they cannot be shared out evenly.
+        let stages = deployment.pipeline_parallel;
+        let slowest = f64::from(model.layers.div_ceil(stages) * stages) / layers;
+        let overhead = layers * reached.layer_seconds + operators.expert_seconds;
         let layer_seconds = |tokens: f64| {
-            let products: f64 = products
-                .iter()
-                .map(|product| product.seconds(&reached.layers_gpu, tokens))
-                .sum();
-            reached.step_seconds + layers * (products + reached.layer_seconds + tokens * reduce_per_token)
+            let products = operators.seconds(&reached.layers_gpu, tokens);
+            reached.step_seconds + slowest * (products + overhead + layers * tokens * reduce_per_token)
         };
         let head_seconds = |rows: f64| head.seconds(gpu, rows) + rows * reached.sequence_seconds;
-        let bytes_per_kv_token = layers * 2.0 * deployment.kv_cache.bytes() * kv_heads * head_dim;
-        // Four FLOPs per pair and head width: scores and values, a multiply and an add each.
-        let flops_per_pair = layers * 4.0 * heads * head_dim;
+        let kv_split = f64::from(model.kv_heads) / f64::from(shape.kv_heads_per_gpu());
+        let bytes_per_kv_token = model.kv_values_per_token() as f64 * deployment.kv_cache.bytes() / kv_split;
+        // Scores and values, a multiply and an add each.
+        let pair_width = match model.latent {
+            None => 2.0 * f64::from(model.head_dim),
+            Some(latent) => f64::from(model.head_dim + latent.rope_dim + latent.value_dim),
+        };
+        let wide_layers = f64::from(model.layers - model.windowed_layers);
+        let flops_per_pair = wide_layers * 2.0 * f64::from(model.heads) / gpus * pair_width;
+        let hops = f64::from(if stages > 1 { stages } else { 0 });
+        let per_token = operators.per_token();
+        let all_gpus = gpus * f64::from(stages);
         Self {
-            gpus,
+            gpus: all_gpus,
+            stages,
+            hop_seconds: hops * reached.link.latency_seconds,
+            hop_seconds_per_token: hops * hidden * BYTES / reached.link.bytes_per_second,
             context_tokens: model.context_tokens,
-            idle_watts: Watts(gpus * gpu.power.loaded_idle_watts(gpu.idle_watts)),
+            idle_watts: Watts(all_gpus * gpu.power.loaded_idle_watts(gpu.idle_watts)),
             layers: TimeTable::new(limits.max_num_batched_tokens.min(65_536), layer_seconds),
             head: TimeTable::new(limits.max_num_seqs.min(65_536), head_seconds),
+            sequence_seconds: reached.sequence_seconds,
             seconds_per_kv_token: bytes_per_kv_token / (reached.kv_efficiency * gpu.bandwidth),
             seconds_per_pair: flops_per_pair / (gpu.attention_efficiency * gpu.peak_flops),
-            weight_bytes: layers * products.iter().map(|product| product.weight_bytes()).sum::<f64>()
-                + head.weight_bytes(),
-            bytes_per_token: layers * products.iter().map(|product| product.activation_bytes()).sum::<f64>(),
+            weight_bytes: operators.resident_bytes() + head.weight_bytes(),
+            routed: operators.routed(deployment.weights),
+            speedup: deployment.weights.speedup(gpu),
+            bytes_per_token: per_token.activation_bytes,
             bytes_per_kv_token,
-            flops_per_token: layers * products.iter().map(|product| product.flops_per_token()).sum::<f64>()
-                / deployment.weights.peak_factor(),
+            flops_per_token: per_token.flops / deployment.weights.speedup(gpu),
             head_flops: head.flops_per_token(),
             flops_per_pair,
             gpu: gpu.clone(),
+            speculated: deployment
+                .speculation
+                .map(|speculation| Box::new(Speculated::new(shape, speculation))),
         }
     }
 
+    /// Duration of a step, seconds.
     pub(super) fn seconds(&self, work: &StepWork) -> f64 {
-        let tokens = work.prefill_tokens.saturating_add(work.decode_seqs);
-        if tokens == 0 {
+        if work.prefill_tokens == 0 && work.decode_seqs == 0 {
             return 0.0;
         }
-        let rows = work.prefill_seqs.saturating_add(work.decode_seqs).max(1);
-        let kv_tokens = work.kv_tokens.saturating_add(work.prefill_kv_tokens) as f64;
+        match &self.speculated {
+            Some(speculated) => speculated.seconds(self, work),
+            None => self.pass_seconds(Pass::of(work)),
+        }
+    }
+
+    /// Duration of one pass. A pipeline of `p` stages works on `p` micro-batches, and each sequence gets its next token when its
+    /// own has been through all stages and the others in between: with all stages busy that is the time of a pass of a
+    /// `p`-th of the work. Fewer sequences than stages leave stages empty, which is what a bubble costs.
+    pub(super) fn pass_seconds(&self, pass: Pass) -> f64 {
+        if pass.tokens == 0 {
+            return 0.0;
+        }
+        let pass = pass.part(self.micro_batches(pass.seqs));
         // MFU grows with length as L / (L + half): that is `half / 2` more pairs for every prompt token.
-        let pairs = work.prefill_attention + f64::from(work.prefill_tokens) * 0.5 * self.gpu.attention_half_tokens;
-        self.layers.seconds(tokens)
-            + self.head.seconds(rows)
-            + kv_tokens * self.seconds_per_kv_token
+        let pairs = pass.pairs + pass.prompt_tokens * 0.5 * self.gpu.attention_half_tokens;
+        let unsampled = f64::from(pass.rows - pass.seqs) * self.sequence_seconds;
+        self.layers.seconds(pass.tokens) + self.head.seconds(pass.rows) - unsampled
+            + pass.kv_tokens * self.seconds_per_kv_token
             + pairs * self.seconds_per_pair
+            + self.hop_seconds
+            + f64::from(pass.tokens) * self.hop_seconds_per_token
+    }
+
+    fn micro_batches(&self, seqs: u32) -> u32 {
+        self.stages.min(seqs).max(1)
     }
 
     pub(super) fn cost(&self, work: &StepWork) -> StepCost {
@@ -204,16 +285,37 @@ impl Physical {
 
     /// Shares of peak bandwidth and of peak FLOP/s that the step uses.
     pub(super) fn utilisation(&self, work: &StepWork, seconds: f64) -> (f64, f64) {
-        let tokens = f64::from(work.prefill_tokens) + f64::from(work.decode_seqs);
-        let rows = f64::from(work.prefill_seqs) + f64::from(work.decode_seqs);
-        let kv_tokens = work.kv_tokens.saturating_add(work.prefill_kv_tokens) as f64;
-        let bytes = self.weight_bytes + tokens * self.bytes_per_token + kv_tokens * self.bytes_per_kv_token;
-        let pairs = work.prefill_attention + work.kv_tokens as f64;
-        let flops = tokens * self.flops_per_token + rows * self.head_flops + pairs * self.flops_per_pair;
+        let (bytes, flops) = match &self.speculated {
+            Some(speculated) => speculated.traffic(self, work),
+            None => self.traffic(Pass::of(work), work.kv_tokens as f64),
+        };
         (
             bytes / (seconds * self.gpu.bandwidth),
             flops / (seconds * self.gpu.peak_flops),
         )
+    }
+
+    /// Bytes that each GPU moves and FLOPs that it computes in a step; `decode_pairs`: query-key pairs of decoding.
+    pub(super) fn traffic(&self, pass: Pass, decode_pairs: f64) -> (f64, f64) {
+        if pass.tokens == 0 {
+            return (0.0, 0.0);
+        }
+        let passes = f64::from(self.micro_batches(pass.seqs));
+        let tokens = f64::from(pass.tokens);
+        let (routed, padding) = self.routed.map_or((0.0, 0.0), |routed| {
+            let own = tokens / passes;
+            (routed.read_bytes(own), routed.padding_flops(own) / self.speedup)
+        });
+        let bytes = passes * (self.weight_bytes + routed)
+            + tokens * self.bytes_per_token
+            + pass.kv_tokens * self.bytes_per_kv_token;
+        let pairs = pass.pairs + decode_pairs;
+        let flops = tokens * self.flops_per_token
+            + passes * padding
+            + f64::from(pass.rows) * self.head_flops
+            + pairs * self.flops_per_pair;
+        let stages = f64::from(self.stages);
+        (bytes / stages, flops / stages)
     }
 
     pub(super) fn prefill_seconds(
@@ -241,7 +343,10 @@ impl Physical {
         let pairs = f64::from(tokens) * (f64::from(prefix) + 0.5 * f64::from(tokens));
         let chunks = whole + f64::from(u32::from(rest > 0));
         let prefixes = chunks * f64::from(prefix) + f64::from(chunk) * 0.5 * chunks * (chunks - 1.0).max(0.0);
-        whole * step(chunk) + last + pairs * self.seconds_per_pair + prefixes * self.seconds_per_kv_token
+        // Most prompts fit into one chunk: a whole one is not asked for where there is none.
+        let wholes = if whole > 0.0 { whole * step(chunk) } else { 0.0 };
+        let parts = f64::from(self.micro_batches(decode_seqs.saturating_add(1)));
+        wholes + last + (pairs * self.seconds_per_pair + prefixes * self.seconds_per_kv_token) / parts
     }
 
     pub(super) fn energy_terms(&self, seqs: u32) -> EnergyTerms {

@@ -281,6 +281,7 @@ proptest! {
             weights,
             kv_cache: Precision::Fp8,
             calibration: Some(calibration(runtime, gpu, weights).expect("calibrated")),
+            ..Deployment::default()
         };
         let physical = Physical::new(&EngineShape {
             gpu,

@@ -19,6 +19,7 @@ fn spec(name: &str, model: &str) -> InstanceSpec {
         gpus: Vec::new(),
         emulated: false,
         measured: None,
+        serving: None,
     }
 }
 

@@ -37,6 +37,7 @@ fn a_full_chat_request() {
             is_structured: false,
             has_images: true,
             user: Some("u".to_owned()),
+            previous_response_id: None,
         }
     );
     assert_eq!(head.prompt_tokens_estimate(4.0), 5);
@@ -85,11 +86,11 @@ fn errors_name_the_member_and_the_mend() {
     let text = |result: Result<RequestHead, RequestError>| result.expect_err("invalid").to_string();
     assert_eq!(
         text(chat("{\"model\":\"m\",\n \"messages\"")),
-        "The request body is not valid JSON: EOF while parsing an object (line 2, column 11)."
+        "The request body is not valid JSON: EOF while parsing an object (line 2, column 11, byte 24)."
     );
     assert_eq!(
         text(chat(r#"{"model":"m","messages":[{"content":"x"}],"max_tokens":"x"}"#)),
-        "max_tokens: invalid type: string \"x\", expected a whole number from 0 to 4294967295 (line 1, column 58)."
+        "max_tokens: invalid type: string \"x\", expected a whole number from 0 to 4294967295 (line 1, column 58, byte 57)."
     );
     assert!(text(chat(r#"{"model":"m","messages":[3]}"#)).starts_with("messages: invalid type: integer `3`"));
     assert!(text(chat(r#"{"messages":[{}]}"#)).starts_with("The member `model` is missing or empty: name a model"));
@@ -190,4 +191,96 @@ fn what_the_engine_must_be_able_to_do_is_read() {
         br#"{"model": "m", "messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}"#;
     assert!(RequestHead::parse(Endpoint::Chat, spoken).expect("a request").has_audio);
     assert!(!head("").has_audio);
+}
+
+fn head_of(endpoint: Endpoint, body: &str) -> Result<RequestHead, RequestError> {
+    RequestHead::parse(endpoint, body.as_bytes())
+}
+
+#[test]
+fn responses_are_read_in_both_forms() {
+    let text = head_of(
+        Endpoint::Responses,
+        r#"{"model":"m","input":"hello","instructions":"Be brief.","max_output_tokens":9,"stream":true,
+        "previous_response_id":"resp_1","text":{"format":{"type":"json_schema","name":"a","schema":{}}}}"#,
+    )
+    .expect("valid");
+    assert_eq!(
+        (text.prompt_chars, text.prompt_items, text.max_tokens),
+        (14, 2, Some(9))
+    );
+    assert_eq!(text.previous_response_id.as_deref(), Some("resp_1"));
+    assert!(text.stream && text.is_structured && !text.needs_stream_usage());
+    let items = head_of(
+        Endpoint::Responses,
+        r#"{"model":"m","text":{"format":{"type":"text"}},"input":[{"role":"user","content":[{"type":"input_text","text":"abc"},
+        {"type":"input_image","image_url":"data:x"}]},{"type":"function_call","name":"f","arguments":"{}","call_id":"c"},
+        {"type":"function_call_output","call_id":"c","output":"sunny"}],"tools":[{"type":"function","name":"f"}]}"#,
+    )
+    .expect("valid");
+    assert!(items.has_images && items.has_tools && !items.is_structured);
+    assert!(items.prompt_chars >= 3 + 2 + 5, "{}", items.prompt_chars);
+    let error = head_of(Endpoint::Responses, r#"{"model":"m"}"#).expect_err("nothing asked");
+    assert_eq!(error.param(), Some("input"));
+    assert!(head_of(Endpoint::Responses, r#"{"model":"m","input":7}"#).is_err());
+}
+
+#[test]
+fn inputs_of_the_other_tasks() {
+    let sizes = |endpoint, members: &str| {
+        let head = head_of(endpoint, &format!(r#"{{"model":"m",{members}}}"#)).expect("valid");
+        assert!(!head.stream);
+        (head.prompt_chars, head.prompt_token_ids, head.prompt_items)
+    };
+    assert_eq!(
+        sizes(Endpoint::Embeddings, r#""input":["ab","c"],"stream":true"#),
+        (3, 0, 2)
+    );
+    assert_eq!(sizes(Endpoint::Embeddings, r#""input":[[1,2],[3]]"#), (0, 3, 2));
+    assert_eq!(
+        sizes(Endpoint::Pooling, r#""messages":[{"role":"user","content":"abc"}]"#),
+        (3, 0, 1)
+    );
+    assert_eq!(sizes(Endpoint::Classify, r#""input":"abcd""#), (4, 0, 1));
+    assert_eq!(sizes(Endpoint::Tokenize, r#""prompt":"abc""#), (3, 0, 1));
+    assert_eq!(
+        sizes(
+            Endpoint::RerankV2,
+            r#""query":"ab","documents":["c",{"text":"de"}],"top_n":1"#
+        ),
+        (5, 0, 3)
+    );
+    assert_eq!(
+        sizes(Endpoint::ScoreV1, r#""text_1":"ab","text_2":["c","de"]"#),
+        (5, 0, 3)
+    );
+    assert_eq!(
+        sizes(
+            Endpoint::Score,
+            r#""queries":"q","documents":{"content":[{"type":"text","text":"abc"}]}"#
+        ),
+        (4, 0, 2)
+    );
+    assert_eq!(sizes(Endpoint::Pooling, r#""data":{"anything":1}"#), (0, 0, 0));
+    assert!(head_of(Endpoint::Embeddings, r#"{"model":"m"}"#).is_err());
+    assert!(
+        head_of(Endpoint::Tokenize, r#"{"prompt":"x"}"#).is_err(),
+        "the router needs a model"
+    );
+}
+
+#[test]
+fn what_is_not_read_is_checked_all_the_same() {
+    let deep = |levels: usize| {
+        let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+        format!(r#"{{"model":"m","messages":[{{"content":"x"}}],"extra":{open}1{close}}}"#)
+    };
+    assert!(chat(&deep(100)).is_ok());
+    let error = chat(&deep(100_000)).expect_err("too deep").to_string();
+    assert!(error.contains("recursion limit"), "{error}");
+    let mut body = br#"{"model":"m","messages":[{"content":"x"}],"extra":"caf"#.to_vec();
+    let byte = body.len();
+    body.extend(b"\xe9\"}");
+    let error = RequestHead::parse(Endpoint::Chat, &body).expect_err("Latin-1");
+    assert_eq!(error, RequestError::NotText { byte });
 }

@@ -187,7 +187,7 @@ fn crowded(mut candidate: Candidate, newcomers: f64, fall_s: f64) -> Candidate {
     candidate.peers.newcomers = newcomers / 3.0;
     let mut estimate = *candidate.estimate();
     estimate.e2e_s += newcomers * fall_s;
-    candidate.crowded = Some(crate::Crowded { newcomers, estimate });
+    candidate.crowded = Some(crate::Crowded::of(newcomers, &estimate));
     candidate
 }
 

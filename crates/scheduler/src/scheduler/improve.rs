@@ -144,7 +144,8 @@ impl Scheduler {
                 waited_s: now.secs_since(pending.arrived_at),
                 prospects: prospects.get(index)?.as_ref()?,
             };
-            Decision::beside(now, &self.fleet, asked, instance, load, &mut tried).ok()?;
+            let standing = self.standings.get(plan[index])?;
+            Decision::beside(now, &self.fleet, asked, instance, standing, load, &mut tried).ok()?;
             let candidate = tried.pop()?;
             additions.insert((index, plan[index]), added(&candidate, members[index].prompt_tokens));
             (!candidate.is_saturated()).then_some(candidate)
@@ -178,6 +179,9 @@ impl Scheduler {
         let uncached = member.prompt_tokens.saturating_sub(to.cached_tokens);
         self.fleet
             .book(now, member.request, to.instance, uncached, silent, to.prediction);
+        for changed in [member.candidate.instance, to.instance] {
+            self.standings.renew(now, &self.fleet, changed);
+        }
         self.outcomes.choose_again(member.decision, to);
         self.explanations.choose_again(member.decision, to.instance);
         for action in actions {

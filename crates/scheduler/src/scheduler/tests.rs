@@ -26,6 +26,7 @@ pub(super) fn spec(name: &str, model: &str, slots: u32, context_tokens: Option<u
         gpus: Vec::new(),
         emulated: false,
         measured: None,
+        serving: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a step costs on an instance, for the split of its energy.
 
 use equipoise_energy::StepTerms;
-use equipoise_engine::{Deployment, EngineLimits, EngineShape, StepModel, gpu, measured_tier, model};
+use equipoise_engine::{DeclaredEngine, EngineLimits, Serving, gpu, model};
 use equipoise_proto::v1::Instance;
 
 /// What the split assumes of an instance whose architecture or GPU is not in the catalogue: the shares of a 7-billion
@@ -21,6 +21,7 @@ pub(super) struct Shape {
     gpu: String,
     tensor_parallel: u32,
     measured: String,
+    serving: String,
     max_num_seqs: Option<u32>,
     max_num_batched_tokens: Option<u32>,
 }
@@ -38,6 +39,7 @@ impl Shape {
             gpu: tier.gpu,
             tensor_parallel: tier.tensor_parallel.max(1),
             measured: tier.measured,
+            serving: tier.serving,
             max_num_seqs: limits.max_num_seqs,
             max_num_batched_tokens: limits.max_num_batched_tokens,
         }
@@ -46,26 +48,29 @@ impl Shape {
 
 /// The terms of a shape by the engine model, or typical ones where it is not known.
 pub(super) fn terms_of(shape: &Shape) -> StepTerms {
-    let (Some(gpu), Some(model)) = (gpu(&shape.gpu), model(&shape.architecture)) else {
+    if gpu(&shape.gpu).is_none() || model(&shape.architecture).is_none() {
         return TYPICAL;
-    };
+    }
     let usual = EngineLimits::default();
-    let limits = EngineLimits {
-        max_num_seqs: shape.max_num_seqs.unwrap_or(usual.max_num_seqs),
-        max_num_batched_tokens: shape.max_num_batched_tokens.unwrap_or(usual.max_num_batched_tokens),
-        ..usual
-    };
-    let engine = EngineShape {
-        gpu,
-        model,
+    let serving = Serving::from_text(&shape.serving).unwrap_or_default();
+    let declared = DeclaredEngine {
+        model: &shape.architecture,
+        gpu: &shape.gpu,
         tensor_parallel: shape.tensor_parallel,
-        limits,
-        deployment: Deployment::default(),
+        limits: EngineLimits {
+            max_num_seqs: shape.max_num_seqs.unwrap_or(usual.max_num_seqs),
+            max_num_batched_tokens: shape.max_num_batched_tokens.unwrap_or(usual.max_num_batched_tokens),
+            ..usual
+        },
+        measured: (!shape.measured.is_empty()).then_some(&shape.measured),
+        serving: serving.as_ref(),
     };
-    let built = match measured_tier(&shape.measured, model, gpu, shape.tensor_parallel) {
-        Ok(tier) => StepModel::measured(&engine, &tier),
-        Err(_) => StepModel::new(&engine),
+    let modelled = DeclaredEngine {
+        measured: None,
+        ..declared
     };
+    // A table that does not hold this tier: the roofline's shares are near enough.
+    let built = declared.step_model().or_else(|_| modelled.step_model());
     match built {
         Ok(step) => {
             let terms = step.energy_terms();

@@ -23,6 +23,7 @@ fn instance(name: &str) -> Instance {
             gpu: "H100".to_owned(),
             tensor_parallel: 1,
             measured: String::new(),
+            serving: String::new(),
         }),
         ..Instance::default()
     }

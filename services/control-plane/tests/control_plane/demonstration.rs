@@ -63,6 +63,7 @@ impl Engine {
                 gpu: self.gpu.to_owned(),
                 tensor_parallel: self.gpus,
                 measured: String::new(),
+                serving: String::new(),
             }),
             limits: Some(EngineLimits {
                 max_num_seqs: Some(32),

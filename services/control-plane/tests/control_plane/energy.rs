@@ -139,6 +139,7 @@ async fn what_was_measured_is_what_is_reported_over_restarts() {
                 unix_ns: start_ns,
                 in_flight: Vec::new(),
                 activity,
+                in_flight_only: false,
             };
             reports.send(ledger).await.expect("sends");
             telemetry.send(batch).await.expect("takes");

@@ -62,6 +62,7 @@ pub(crate) fn instance(name: &str, pool: &str) -> Instance {
             gpu: "A100-80G".to_owned(),
             tensor_parallel: 1,
             measured: String::new(),
+            serving: String::new(),
         }),
         endpoint: "http://127.0.0.1:8000".to_owned(),
         ..Instance::default()

@@ -5,3 +5,4 @@ mod answers;
 mod client;
 mod lifecycle;
 mod metrics;
+mod tasks;

@@ -49,6 +49,7 @@ fn compare(row: &Row) -> anyhow::Result<Vec<Comparison>> {
             weights: row.weights,
             kv_cache: row.kv_cache,
             calibration: Some(calibration(&row.runtime, row.gpu, row.weights)?),
+            ..Deployment::default()
         },
     };
     // A few were run with more memory than the default leaves: nothing to compare with.
@@ -88,7 +89,7 @@ fn row(heads: &[&str], cells: &[&str]) -> Option<Row> {
     let cell = |name: &str| Some(*cells.get(heads.iter().position(|head| *head == name)?)?);
     let number = |name: &str| cell(name)?.parse::<f64>().ok();
     let source = cell("silicon_data_source")?;
-    let model = model(cell("model_path")?)?;
+    let model = model(cell("model_path")?).filter(|model| model.experts.is_none())?;
     let gpu = gpu(&cell("system")?.replace('_', " "))?;
     let replicas = cell("attention_dp_size")?;
     if cell("mode")? != "agg" || !matches!(replicas, "" | "0" | "1") || of_a_fleet(source) {

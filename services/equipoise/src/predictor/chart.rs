@@ -1,7 +1,6 @@
-//! Diagrams as SVG, without a library: reliability, and accuracy against cost.
+//! The diagrams of `docs/predictors.md`: reliability, and accuracy against cost.
 
-use std::fmt::Write as _;
-
+use equipoise_chart::{Anchor, Ground, Mark, Panel, Scale, Svg};
 use equipoise_predict::evaluation::{Bin, Point};
 
 /// Side of the plotted square, pixels, and the room around it.
@@ -11,104 +10,46 @@ const COLOURS: [&str; 9] = [
     "#999999", "#c7b299", "#8c6d31", "#6baed6", "#756bb1", "#31a354", "#d6272b", "#e08214", "#222222",
 ];
 
-/// Axes from 0 to 1 across, and over `rows` upwards.
-struct Plot {
-    svg: String,
-    low: f64,
-    high: f64,
-}
-
-impl Plot {
-    fn new(title: &str, across: &str, up: &str, low: f64, high: f64, legend_width: f64) -> Self {
-        let (width, height) = (SIDE + 2.0 * MARGIN + legend_width, SIDE + 2.0 * MARGIN);
-        let mut plot = Self {
-            svg: String::new(),
-            low,
-            high,
-        };
-        plot.put(&format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-             viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"11\">\n\
-             <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>"
-        ));
-        let bottom = MARGIN + SIDE;
-        plot.text(MARGIN + SIDE / 2.0, MARGIN - 18.0, "middle", title);
-        plot.text(MARGIN + SIDE / 2.0, bottom + 34.0, "middle", across);
-        let middle = MARGIN + SIDE / 2.0;
-        plot.put(&format!(
-            "<text transform=\"translate(12 {middle}) rotate(-90)\" text-anchor=\"middle\">{up}</text>"
-        ));
-        for step in 0..=5 {
-            let share = f64::from(step) / 5.0;
-            let (x, y) = (MARGIN + share * SIDE, bottom - share * SIDE);
-            plot.put(&format!(
-                "<path d=\"M{x} {MARGIN}V{bottom}M{MARGIN} {y}H{}\" stroke=\"#e5e5e5\" fill=\"none\"/>",
-                MARGIN + SIDE
-            ));
-            plot.text(x, bottom + 15.0, "middle", &format!("{share:.1}"));
-            plot.text(
-                MARGIN - 5.0,
-                y + 4.0,
-                "end",
-                &format!("{:.2}", low + share * (high - low)),
-            );
-        }
-        plot
-    }
-
-    fn put(&mut self, element: &str) {
-        self.svg.push_str(element);
-        self.svg.push('\n');
-    }
-
-    fn text(&mut self, x: f64, y: f64, anchor: &str, text: &str) {
-        self.put(&format!(
-            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>"
-        ));
-    }
-
-    fn at(&self, x: f64, y: f64) -> (f64, f64) {
-        let share = ((y - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
-        (MARGIN + x * SIDE, MARGIN + SIDE - share * SIDE)
-    }
-
-    fn line(&mut self, points: impl Iterator<Item = (f64, f64)>, style: &str) {
-        let mut path = String::new();
-        for (index, (x, y)) in points.enumerate() {
-            let (x, y) = self.at(x, y);
-            // Writing to a string cannot fail.
-            let _ = write!(path, "{}{x:.1} {y:.1}", if index == 0 { 'M' } else { 'L' });
-        }
-        self.put(&format!("<path d=\"{path}\" fill=\"none\" {style}/>"));
-    }
-
-    fn finish(mut self) -> String {
-        self.put("</svg>");
-        self.svg
-    }
+/// An empty square from 0 to 1 across and over `up` upwards, with room for a legend.
+fn square(title: &str, across: &str, upwards: &str, up: Scale, legend_width: f64) -> (Svg, Panel) {
+    let (width, height) = (SIDE + 2.0 * MARGIN + legend_width, SIDE + 2.0 * MARGIN);
+    let mut svg = Svg::new(width, height, Ground::Paper, title);
+    let panel = Panel {
+        left: MARGIN,
+        top: MARGIN,
+        width: SIDE,
+        height: SIDE,
+        across: Scale::Linear { low: 0.0, high: 1.0 },
+        up,
+    };
+    panel.grid(&mut svg);
+    let middle = MARGIN + SIDE / 2.0;
+    svg.text((middle, MARGIN - 18.0), Anchor::Middle, title, "");
+    svg.text((middle, panel.bottom() + 34.0), Anchor::Middle, across, "");
+    svg.upwards((12.0, middle), upwards);
+    (svg, panel)
 }
 
 /// Observed against predicted frequency; the area of a dot grows with the predictions in its bin.
 pub(super) fn reliability_diagram(title: &str, bins: &[Bin]) -> String {
-    let mut plot = Plot::new(title, "predicted probability", "observed share", 0.0, 1.0, 0.0);
-    plot.line(
-        [(0.0, 0.0), (1.0, 1.0)].into_iter(),
+    let unit = Scale::Linear { low: 0.0, high: 1.0 };
+    let (mut svg, panel) = square(title, "predicted probability", "observed share", unit, 0.0);
+    panel.line(
+        &mut svg,
+        [(0.0, 0.0), (1.0, 1.0)],
         "stroke=\"#999999\" stroke-dasharray=\"4 3\"",
+        "",
     );
-    plot.line(
-        bins.iter().map(|bin| (bin.predicted, bin.observed)),
-        "stroke=\"#d6272b\" stroke-width=\"1.5\"",
-    );
+    let points = bins.iter().map(|bin| (bin.predicted, bin.observed));
+    panel.line(&mut svg, points, "stroke=\"#d6272b\" stroke-width=\"1.5\"", "");
     let total: usize = bins.iter().map(|bin| bin.count).sum();
     for bin in bins {
-        let (x, y) = plot.at(bin.predicted, bin.observed);
         #[expect(clippy::cast_precision_loss, reason = "counts for a drawing")]
         let radius = 2.0 + 16.0 * (bin.count as f64 / total.max(1) as f64).sqrt();
-        plot.put(&format!(
-            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\" fill=\"#d6272b\" fill-opacity=\"0.3\"/>"
-        ));
+        let at = panel.at(bin.predicted, bin.observed);
+        Mark::Circle.draw(&mut svg, at, radius, "fill=\"#d6272b\" fill-opacity=\"0.3\"", "");
     }
-    plot.finish()
+    svg.finish()
 }
 
 /// Accuracy against mean cost, one line per name.
@@ -120,17 +61,22 @@ pub(super) fn routed_diagram(title: &str, across: &str, curves: &[(String, &[Poi
     };
     let low = (scores().fold(f64::INFINITY, f64::min) * 20.0).floor() / 20.0;
     let high = (scores().fold(f64::NEG_INFINITY, f64::max) * 20.0).ceil() / 20.0;
-    let mut plot = Plot::new(title, across, "accuracy", low, high, 110.0);
+    let (mut svg, panel) = square(title, across, "accuracy", Scale::Linear { low, high }, 110.0);
     for (index, (name, points)) in curves.iter().enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
         let style = format!("stroke=\"{colour}\" stroke-width=\"1.6\"");
-        plot.line(points.iter().map(|point| (point.cost, point.score)), &style);
+        panel.line(
+            &mut svg,
+            points.iter().map(|point| (point.cost, point.score)),
+            &style,
+            "",
+        );
         let y = MARGIN + 14.0 + 16.0 * f64::from(u8::try_from(index).unwrap_or(u8::MAX));
         let x = MARGIN + SIDE + 12.0;
-        plot.put(&format!("<path d=\"M{x} {y}h14\" {style}/>"));
-        plot.text(x + 20.0, y + 4.0, "start", name);
+        svg.line([(x, y), (x + 14.0, y)], &style, "");
+        svg.text((x + 20.0, y + 4.0), Anchor::Start, name, "");
     }
-    plot.finish()
+    svg.finish()
 }
 
 #[cfg(test)]

@@ -1,0 +1,69 @@
+//! How every instance stands when a batch is decided: what does not depend on the request, worked out once for all of them.
+//!
+//! A large fleet's instances do not fit into a processor's cache, and a decision looks at all of them. These rows do, one
+//! after the other; within a batch only the instance that gets a request changes.
+
+use equipoise_estimate::{InstanceLoad, Moment};
+use equipoise_fleet::{Fleet, Instance, PeerView};
+use equipoise_policy::{Constraint, check_instance};
+use equipoise_types::{InstanceId, ModelId, Timestamp};
+
+/// One instance's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Standing {
+    pub(crate) model: ModelId,
+    /// Whether it takes anything at all.
+    pub(crate) verdict: Result<(), Constraint>,
+    pub(crate) present: bool,
+    pub(crate) context_tokens: Option<u32>,
+    pub(crate) slots: u32,
+    /// Everybody's work on it. The company of its model changes with every request; see `Prospect`.
+    pub(crate) load: InstanceLoad,
+    pub(crate) peers: PeerView,
+    pub(crate) moment: Moment,
+}
+
+impl Standing {
+    fn of(now: Timestamp, fleet: &Fleet, instance: &Instance) -> Self {
+        let load = fleet.load(now, instance);
+        Self {
+            model: instance.model,
+            verdict: check_instance(now, fleet, instance),
+            present: instance.present,
+            context_tokens: instance.spec.model.context_tokens,
+            slots: instance.slots(now),
+            load,
+            peers: fleet.peers(now, instance),
+            moment: instance.estimator.moment(now, &load),
+        }
+    }
+}
+
+/// Of all instances, by their ids, as of the last call of [`Standings::take`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Standings(Vec<Standing>);
+
+impl Standings {
+    /// Looks at the whole fleet.
+    pub(crate) fn take(&mut self, now: Timestamp, fleet: &Fleet) {
+        self.0.clear();
+        self.0
+            .extend(fleet.iter().map(|instance| Standing::of(now, fleet, instance)));
+    }
+
+    /// Looks at one instance again: its ledger has changed.
+    pub(crate) fn renew(&mut self, now: Timestamp, fleet: &Fleet, id: InstanceId) {
+        if let (Some(standing), Some(instance)) = (self.0.get_mut(id.index()), fleet.instance(id)) {
+            *standing = Standing::of(now, fleet, instance);
+        }
+    }
+
+    pub(crate) fn get(&self, id: InstanceId) -> Option<&Standing> {
+        self.0.get(id.index())
+    }
+
+    /// In the order of their ids, which are their places.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Standing)> {
+        (0..).map(InstanceId).zip(&self.0)
+    }
+}
