@@ -7,6 +7,8 @@ use equipoise_types::{DecisionId, ModelId};
 
 /// Models kept over all decisions, 12 bytes each: about 130,000 decisions of a fleet of four models.
 const KEPT_ENTRIES: usize = 1 << 19;
+/// Decisions kept, 40 bytes each, also where few models are served. Below a power of two, to which the memory is rounded.
+const KEPT_DECISIONS: usize = (1 << 17) - 1;
 
 /// What became of a piece of feedback.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -154,7 +156,7 @@ impl Outcomes {
             judged: false,
         });
         self.entries.extend(&self.models);
-        while self.entries.len() > self.limit
+        while (self.entries.len() > self.limit || self.decisions.len() > KEPT_DECISIONS)
             && let Some(oldest) = self.decisions.pop_front()
         {
             self.first += 1;

@@ -35,6 +35,10 @@ use clap::Parser as _;
 
 use cli::{Cli, Command};
 
+/// Every request takes and gives back buffers of several KiB, which glibc's allocator takes apart and joins again each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Exit code of a run that failed; clap exits with 2 for bad usage.
 const FAILED: u8 = 1;
 

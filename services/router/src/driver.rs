@@ -18,7 +18,13 @@ use equipoise_telemetry::RouterMetrics;
 use equipoise_trace::{EventLogWriter, TraceError};
 use equipoise_types::{RequestId, Timestamp};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
+
+use mailbox::Sender;
+
+pub(crate) use mailbox::Mailbox;
+
+mod mailbox;
 
 /// What a waiting request is told.
 #[derive(Clone, Debug)]
@@ -31,8 +37,6 @@ pub(crate) enum Verdict {
     Refuse(Refusal),
 }
 
-/// A request has at most one dispatch outstanding, and a refusal or a delivery is the last word: it never overflows.
-const MAILBOX: usize = 4;
 /// Requests that may be left for whoever has the lock; further ones wait for the lock themselves.
 const MOST_ARRIVALS: usize = 1024;
 /// The event log reaches the operating system at least this often.
@@ -63,7 +67,7 @@ pub struct Driver {
     /// Arrived, and not handed in yet. Locked for a push or a take only, never while the scheduler is waited for.
     arrivals: Mutex<Vec<Request>>,
     /// Guards are never held across an await.
-    mailboxes: DashMap<RequestId, mpsc::Sender<Verdict>>,
+    mailboxes: DashMap<RequestId, Sender>,
     epoch: Instant,
     epoch_unix_ns: u64,
     next_request: AtomicU64,
@@ -127,9 +131,9 @@ impl Driver {
     }
 
     /// A new request's id, and the mailbox its verdicts come to.
-    pub(crate) fn open_mailbox(&self) -> (RequestId, mpsc::Receiver<Verdict>) {
+    pub(crate) fn open_mailbox(&self) -> (RequestId, Mailbox) {
         let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
-        let (sender, receiver) = mpsc::channel(MAILBOX);
+        let (sender, receiver) = mailbox::mailbox();
         self.mailboxes.insert(id, sender);
         (id, receiver)
     }
@@ -241,7 +245,7 @@ impl Driver {
         };
         // A mailbox that is gone belongs to a client that left: its cancellation is on its way to the scheduler.
         if let Some(mailbox) = self.mailboxes.get(&request) {
-            drop(mailbox.try_send(verdict));
+            mailbox.send(verdict);
         }
     }
 

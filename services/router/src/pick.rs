@@ -10,11 +10,10 @@ use equipoise_scheduler::{Dispatch, Event, Failure, Refusal};
 use equipoise_telemetry::Outcome;
 use equipoise_types::{DecisionId, Timestamp};
 use http::StatusCode;
-use tokio::sync::mpsc;
 
 use crate::access::Reservation;
 use crate::activity::Running;
-use crate::driver::Verdict;
+use crate::driver::{Mailbox, Verdict};
 use crate::engines::Engine;
 use crate::journal::Opening;
 use crate::refusal;
@@ -28,7 +27,7 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 /// A request in the scheduler's hands that has no instance. Dropped it is cancelled.
 pub(crate) struct Undecided {
     ticket: Ticket,
-    verdicts: mpsc::Receiver<Verdict>,
+    verdicts: Mailbox,
     tenant: Option<String>,
     prompt_tokens: u32,
     silent: bool,

@@ -371,20 +371,18 @@ pub(crate) enum Content {
 
 /// Headers that concern the router, not the engine.
 fn engine_headers(asked: &Asked) -> HeaderMap {
-    let mut headers = asked.headers.clone();
-    let ours: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("x-equipoise-"))
-        .cloned()
-        .collect();
-    for name in ours {
-        headers.remove(name);
+    let theirs = |name: &HeaderName| {
+        !name.as_str().starts_with("x-equipoise-")
+            // The body may be rewritten: hyper counts it anew.
+            && name != header::CONTENT_LENGTH
+            && name != header::EXPECT
+            // What comes back is read for its tokens.
+            && name != header::ACCEPT_ENCODING
+    };
+    let mut headers = HeaderMap::with_capacity(asked.headers.len() + 4);
+    for (name, value) in asked.headers.iter().filter(|(name, _)| theirs(name)) {
+        headers.append(name.clone(), value.clone());
     }
-    // The body may be rewritten: hyper counts it anew.
-    headers.remove(header::CONTENT_LENGTH);
-    headers.remove(header::EXPECT);
-    // What comes back is read for its tokens.
-    headers.remove(header::ACCEPT_ENCODING);
     // It was read as JSON, whatever the client called it.
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     asked.place.context.inject(&mut headers);
@@ -499,10 +497,10 @@ fn not_sent(engine: &Engine, problem: &BackendError) -> Sent {
 }
 
 /// The head of an answer, with what was decided.
-fn decided_head(state: &State, dispatch: &Dispatch, answer: &Answer, explain: bool) -> http::response::Builder {
+fn decided_head(state: &State, dispatch: &Dispatch, answer: &mut Answer, explain: bool) -> http::response::Builder {
     let mut response = http::Response::builder().status(answer.head.status);
     if let Some(headers) = response.headers_mut() {
-        headers.clone_from(&answer.head.headers);
+        *headers = std::mem::take(&mut answer.head.headers);
         equipoise_backend::strip_hop_by_hop(headers);
         headers.remove(header::CONTENT_LENGTH);
         let engine = &answer.engine;
@@ -518,8 +516,9 @@ fn decided_head(state: &State, dispatch: &Dispatch, answer: &Answer, explain: bo
         if dispatch.explored {
             headers.insert("x-equipoise-explored", HeaderValue::from_static("1"));
         }
-        let waited_ms = format!("{:.1}", dispatch.waited_s * 1e3);
-        if let (true, Ok(waited)) = (dispatch.waited_s > 0.0, HeaderValue::from_str(&waited_ms)) {
+        if dispatch.waited_s > 0.0
+            && let Ok(waited) = HeaderValue::from_str(&format!("{:.1}", dispatch.waited_s * 1e3))
+        {
             headers.insert("x-equipoise-waited-ms", waited);
         }
     }
@@ -530,11 +529,11 @@ fn pass_on(
     state: &Arc<State>,
     asked: &Asked,
     dispatch: &Dispatch,
-    answer: Answer,
+    mut answer: Answer,
     mut ticket: Ticket,
     replaced: Option<&Held>,
 ) -> ClientResponse {
-    let mut head = decided_head(state, dispatch, &answer, headers::wants_explanation(&asked.headers));
+    let mut head = decided_head(state, dispatch, &mut answer, headers::wants_explanation(&asked.headers));
     ticket.answered(answer.head.status);
     if let Content::Whole(content) | Content::Complete(content, _) = &answer.content {
         ticket.passed(content.len());
