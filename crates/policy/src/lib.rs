@@ -117,8 +117,7 @@ impl Candidate {
     /// True where one more request would wait inside the engine, as far as that is known: of others' requests only those
     /// count that were reported and have probably not ended since. What they may have sent meanwhile must not hold a
     /// request back, or all would hold back from what is free. This router's own share of the slots, one at least, is its
-    /// to use whatever others have there, or those who came first would keep all of them. And as many as have come since the
-    /// report will go before the next one: whoever waited here for news of a free slot would leave it idle until the news comes.
+    /// to use whatever others have there, or those who came first would keep all of them.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
         let peers = &self.peers;
@@ -126,8 +125,7 @@ impl Candidate {
             return self.load.in_flight >= self.slots;
         }
         let share = (self.slots / peers.routers.saturating_add(1)).max(1);
-        let there = peers.own_in_flight.saturating_add(peers.staying);
-        peers.own_in_flight >= share && f64::from(there) >= f64::from(self.slots) + peers.newcomers
+        peers.own_in_flight >= share && peers.own_in_flight.saturating_add(peers.staying) >= self.slots
     }
 }
 

@@ -195,6 +195,7 @@ mod tests {
         router.in_flight("i").inc();
         router.set_breaker("i", 0);
         router.count_gate(GateOutcome::Passed);
+        router.count_pii("email");
         router.count_feedback(FeedbackOutcome::Taken);
         router.observe_feedback("m", 0.5, 1.0, 0.0);
         router.set_feedback_shift("m", 0.0);

@@ -102,10 +102,14 @@ pub(crate) async fn router_with(control: &str, name: &str, policy: &str) -> (Pro
         "--policy",
         policy,
     ];
-    let mut process = Process::start(&arguments);
-    let url = url(&process.line_with("router: http").await);
-    let admin = self::url(&process.line_with("router: admin").await);
-    let client = Client::new(url.trim_end_matches("/v1")).with_admin(admin.trim_end_matches("/metrics"));
+    started(&arguments).await
+}
+
+async fn started(arguments: &[&str]) -> (Process, Client) {
+    let mut process = Process::start(arguments);
+    let router = url(&process.line_with("router: http").await);
+    let admin = url(&process.line_with("router: admin").await);
+    let client = Client::new(router.trim_end_matches("/v1")).with_admin(admin.trim_end_matches("/metrics"));
     (process, client)
 }
 
@@ -122,10 +126,7 @@ pub(crate) async fn router_under(control: &str, name: &str, fleet: &FleetFile) -
         "--fleet",
         fleet.path(),
     ];
-    let mut process = Process::start(&arguments);
-    let url = url(&process.line_with("router: http").await);
-    let client = Client::new(url.trim_end_matches("/v1"));
-    (process, client)
+    started(&arguments).await
 }
 
 /// Emulated engines, each a process of its own that can be killed and started again at the same address.

@@ -185,6 +185,7 @@ async fn operators_have_a_listener_of_their_own() {
     let up = Up::start(&[]).await;
     up.router.get("/metrics").await.error(404, "not_found");
     let admin = up.router.admin();
+    up.router.chat("auto", 1, &[]).await;
     assert!(
         admin
             .get("/metrics")
