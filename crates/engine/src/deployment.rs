@@ -102,7 +102,7 @@ pub struct Calibration {
     pub kv_efficiency: f64,
     /// Share of the link's bandwidth that all-reduces reach.
     pub link_efficiency: f64,
-    /// The same for messages over [`LARGE_MESSAGE_BYTES`] between more than two GPUs.
+    /// The same for messages over 33.6 MB between more than two GPUs.
     pub large_link_efficiency: f64,
     /// Latency of one all-reduce per doubling of the GPUs, seconds.
     pub reduce_seconds: f64,

@@ -208,6 +208,7 @@ async fn operators_have_a_listener_of_their_own() {
         .error(405, "method_not_allowed");
     admin.get("/v1/models").await.error(404, "not_found");
     let open = Up::start(&["--public-metrics"]).await;
+    open.router.chat("auto", 1, &[]).await;
     assert!(
         open.router
             .get("/metrics")
