@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 
 /// Slices that may wait on one instance.
 const LIMIT_SLICES: usize = 65_536;
+/// The same where no energy has come yet: what is known of an engine that nobody meters is for nothing.
+const LIMIT_UNMETERED_SLICES: usize = 4096;
 /// Intervals that may wait on one instance; more are settled at once.
 const LIMIT_INTERVALS: usize = 1024;
 
@@ -67,7 +69,7 @@ pub(super) struct InstanceAccount {
     shape: Shape,
     terms: StepTerms,
     waiting: VecDeque<(IntervalEnergy, u64)>,
-    slices: Vec<Slice>,
+    slices: VecDeque<Slice>,
     /// The end of the last interval taken.
     taken_until_ns: u64,
     /// The end of the last interval settled.
@@ -129,10 +131,16 @@ impl InstanceAccount {
 
     /// Returns how many slices had to be given up for it.
     pub(super) fn take_slice(&mut self, slice: Slice) -> u64 {
-        self.slices.push(slice);
-        let surplus = self.slices.len().saturating_sub(LIMIT_SLICES);
-        self.slices.drain(..surplus);
-        surplus as u64
+        self.slices.push_back(slice);
+        let limit = if self.is_metered() {
+            LIMIT_SLICES
+        } else {
+            LIMIT_UNMETERED_SLICES
+        };
+        if self.slices.len() <= limit {
+            return 0;
+        }
+        self.slices.pop_front().map_or(0, |_| 1)
     }
 
     /// The next interval if it is ready, or if too many wait.
