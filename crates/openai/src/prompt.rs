@@ -84,6 +84,7 @@ macro_rules! seed {
         }
     };
 }
+use seed;
 seed!(Messages, ());
 seed!(Message, ());
 seed!(Role, ());
@@ -109,22 +110,27 @@ impl<'de> Visitor<'de> for Message<'_, '_> {
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a message object such as {\"role\": \"user\", \"content\": \"Hello\"}")
     }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        self.0.start();
-        while let Some(key) = map.next_key::<Cow<'_, str>>()? {
-            match &*key {
-                "content" => map.next_value_seed(Content(self.0))?,
-                "role" => map.next_value_seed(Role(self.0))?,
-                "tool_calls" => {
-                    map.next_value_seed(Written(self.0))?;
-                }
-                _ => {
-                    map.next_value::<Skipped>()?;
-                }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        read_message(self.0, map, &["tool_calls"])
+    }
+}
+
+/// A message's members; what stands in those that are `written` is read by the model beside its content.
+fn read_message<'de, A: MapAccess<'de>>(prompt: &mut Prompt<'_>, mut map: A, written: &[&str]) -> Result<(), A::Error> {
+    prompt.start();
+    while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+        match &*key {
+            "content" => map.next_value_seed(Content(prompt))?,
+            "role" => map.next_value_seed(Role(prompt))?,
+            key if written.contains(&key) => {
+                map.next_value_seed(Written(prompt))?;
+            }
+            _ => {
+                map.next_value::<Skipped>()?;
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 impl<'de> Visitor<'de> for Role<'_, '_> {

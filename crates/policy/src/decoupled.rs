@@ -135,15 +135,8 @@ impl Decoupled {
 /// A parameter in a name: a number from 0 to 1.
 fn share(text: &str) -> Result<f64, SettingsError> {
     let value = text.parse().unwrap_or(f64::NAN);
-    if (0.0..=1.0).contains(&value) {
-        return Ok(value);
-    }
-    Err(SettingsError::Range {
-        name: "the parameter behind `@`",
-        value,
-        least: 0.0,
-        most: 1.0,
-    })
+    SettingsError::in_range("the parameter behind `@`", value, 0.0, 1.0)?;
+    Ok(value)
 }
 
 impl Policy for Decoupled {

@@ -195,6 +195,24 @@ pub enum SettingsError {
     },
 }
 
+impl SettingsError {
+    /// Checks that a setting is within its range; what is no number is not.
+    ///
+    /// # Errors
+    /// [`SettingsError::Range`].
+    pub fn in_range(name: &'static str, value: f64, least: f64, most: f64) -> Result<(), Self> {
+        if (least..=most).contains(&value) {
+            return Ok(());
+        }
+        Err(Self::Range {
+            name,
+            value,
+            least,
+            most,
+        })
+    }
+}
+
 impl PolicySettings {
     /// Checks every figure.
     ///
@@ -214,15 +232,7 @@ impl PolicySettings {
                 return Err(SettingsError::Reference { name, value });
             }
         }
-        if !(0.0..=1.0).contains(&idle_share) {
-            return Err(SettingsError::Range {
-                name: "idle_share",
-                value: idle_share,
-                least: 0.0,
-                most: 1.0,
-            });
-        }
-        Ok(())
+        SettingsError::in_range("idle_share", idle_share, 0.0, 1.0)
     }
 }
 

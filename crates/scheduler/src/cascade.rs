@@ -59,22 +59,9 @@ impl CascadeSettings {
     }
 
     pub(crate) fn validate(self) -> Result<(), SettingsError> {
-        let figures = [
-            ("threshold", self.threshold, 0.0, 1.0),
-            ("risk", self.risk, 0.001, 0.999),
-            ("memory", self.memory as f64, 10.0, 100_000.0),
-        ];
-        for (name, value, least, most) in figures {
-            if !(least..=most).contains(&value) {
-                return Err(SettingsError::Range {
-                    name,
-                    value,
-                    least,
-                    most,
-                });
-            }
-        }
-        Ok(())
+        SettingsError::in_range("threshold", self.threshold, 0.0, 1.0)?;
+        SettingsError::in_range("risk", self.risk, 0.001, 0.999)?;
+        SettingsError::in_range("memory", self.memory as f64, 10.0, 100_000.0)
     }
 }
 

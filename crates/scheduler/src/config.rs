@@ -93,54 +93,18 @@ impl SchedulerConfig {
     /// The first that makes no sense.
     pub fn validate(&self) -> Result<(), SettingsError> {
         const DAY_S: f64 = 86_400.0;
-        let spans = [
-            ("queue_timeout_s", self.queue_timeout_s, 0.0),
-            ("telemetry_stale_s", self.telemetry_stale_s, 0.001),
-        ];
-        for (name, value, least) in spans {
-            if !(value >= least && value <= DAY_S) {
-                return Err(SettingsError::Range {
-                    name,
-                    value,
-                    least,
-                    most: DAY_S,
-                });
-            }
-        }
+        SettingsError::in_range("queue_timeout_s", self.queue_timeout_s, 0.0, DAY_S)?;
+        SettingsError::in_range("telemetry_stale_s", self.telemetry_stale_s, 0.001, DAY_S)?;
         self.exploration.validate()?;
         self.retries.validate()?;
         self.prefix.validate()?;
         self.cascade.map_or(Ok(()), CascadeSettings::validate)?;
-        let (least, most) = (10.0, 1e6);
-        if !(least..=most).contains(&self.feedback_memory) {
-            return Err(SettingsError::Range {
-                name: "feedback_memory",
-                value: self.feedback_memory,
-                least,
-                most,
-            });
-        }
-        if self.tenants.len() > MOST_TENANTS {
-            return Err(SettingsError::Range {
-                name: "tenants",
-                value: self.tenants.len() as f64,
-                least: 0.0,
-                most: MOST_TENANTS as f64,
-            });
-        }
+        SettingsError::in_range("feedback_memory", self.feedback_memory, 10.0, 1e6)?;
+        SettingsError::in_range("tenants", self.tenants.len() as f64, 0.0, MOST_TENANTS as f64)?;
         for tenant in self.tenants.values() {
             tenant.validate()?;
         }
-        if self.attempts_max == 0 || self.attempts_max > 100 {
-            let value = f64::from(self.attempts_max);
-            return Err(SettingsError::Range {
-                name: "attempts_max",
-                value,
-                least: 1.0,
-                most: 100.0,
-            });
-        }
-        Ok(())
+        SettingsError::in_range("attempts_max", f64::from(self.attempts_max), 1.0, 100.0)
     }
 }
 

@@ -34,21 +34,8 @@ impl Default for ExplorationSettings {
 
 impl ExplorationSettings {
     pub(crate) fn validate(self) -> Result<(), SettingsError> {
-        let figures = [
-            ("share", self.share, 1.0),
-            ("budget_per_hour", self.budget_per_hour, LARGEST_BUDGET),
-        ];
-        for (name, value, most) in figures {
-            if !(0.0..=most).contains(&value) {
-                return Err(SettingsError::Range {
-                    name,
-                    value,
-                    least: 0.0,
-                    most,
-                });
-            }
-        }
-        Ok(())
+        SettingsError::in_range("share", self.share, 0.0, 1.0)?;
+        SettingsError::in_range("budget_per_hour", self.budget_per_hour, 0.0, LARGEST_BUDGET)
     }
 }
 

@@ -42,21 +42,8 @@ impl PrefixSettings {
     }
 
     pub(crate) fn validate(self) -> Result<(), SettingsError> {
-        let figures = [
-            ("block_tokens", f64::from(self.block_tokens), 1.0, 4096.0),
-            ("bytes_per_token", self.bytes_per_token, 0.25, 64.0),
-        ];
-        for (name, value, least, most) in figures {
-            if !(least..=most).contains(&value) {
-                return Err(SettingsError::Range {
-                    name,
-                    value,
-                    least,
-                    most,
-                });
-            }
-        }
-        Ok(())
+        SettingsError::in_range("block_tokens", f64::from(self.block_tokens), 1.0, 4096.0)?;
+        SettingsError::in_range("bytes_per_token", self.bytes_per_token, 0.25, 64.0)
     }
 }
 

@@ -35,18 +35,8 @@ impl RetrySettings {
     }
 
     pub(crate) fn validate(self) -> Result<(), SettingsError> {
-        for (name, value, most) in [("share", self.share, 1.0), ("floor_per_s", self.floor_per_s, 1e6)] {
-            if !(0.0..=most).contains(&value) {
-                let least = 0.0;
-                return Err(SettingsError::Range {
-                    name,
-                    value,
-                    least,
-                    most,
-                });
-            }
-        }
-        Ok(())
+        SettingsError::in_range("share", self.share, 0.0, 1.0)?;
+        SettingsError::in_range("floor_per_s", self.floor_per_s, 0.0, 1e6)
     }
 }
 

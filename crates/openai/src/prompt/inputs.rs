@@ -1,6 +1,6 @@
 //! Inputs of the younger APIs: the items of a response, and texts to compare in whatever form they come.
 
-use super::{Content, Part, Prompt, Role, Written};
+use super::{Content, Part, Prompt, read_message, seed};
 use crate::skipped::Skipped;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -18,17 +18,10 @@ pub(crate) struct Texts<'a, 's>(pub(crate) &'a mut Prompt<'s>);
 /// What is inside an object of [`Texts`]: the same, but no new prompt begins with it.
 struct Inside<'a, 's>(&'a mut Prompt<'s>);
 
-macro_rules! seed {
-    ($($name:ident),*) => {$(
-        impl<'de> DeserializeSeed<'de> for $name<'_, '_> {
-            type Value = ();
-            fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-                deserializer.deserialize_any(self)
-            }
-        }
-    )*};
-}
-seed!(Items, Item, Texts, Inside);
+seed!(Items, ());
+seed!(Item, ());
+seed!(Texts, ());
+seed!(Inside, ());
 
 impl<'de> Visitor<'de> for Items<'_, '_> {
     type Value = ();
@@ -55,22 +48,9 @@ impl<'de> Visitor<'de> for Item<'_, '_> {
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an input item such as {\"role\": \"user\", \"content\": \"Hello\"}")
     }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        self.0.start();
-        while let Some(key) = map.next_key::<Cow<'_, str>>()? {
-            match &*key {
-                "content" => map.next_value_seed(Content(self.0))?,
-                "role" => map.next_value_seed(Role(self.0))?,
-                // What a tool was called with and what it said are read by the model as well.
-                "arguments" | "output" | "summary" => {
-                    map.next_value_seed(Written(self.0))?;
-                }
-                _ => {
-                    map.next_value::<Skipped>()?;
-                }
-            }
-        }
-        Ok(())
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        // What a tool was called with and what it said are read by the model as well.
+        read_message(self.0, map, &["arguments", "output", "summary"])
     }
 }
 
