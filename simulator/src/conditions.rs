@@ -57,11 +57,11 @@ pub(crate) enum Change {
 #[derive(Debug, Default)]
 pub(crate) struct Conditions {
     faults: Vec<FaultConfig>,
+    /// By fault, whether it has begun and is not over. Several may strike one place at a time.
+    in_force: Vec<bool>,
     telemetry: TelemetryFaults,
     pools: Vec<ScaledPool>,
     racks: Vec<CappedRack>,
-    /// Faults that keep the control plane away.
-    control_away: u32,
 }
 
 fn seconds(seconds: f64) -> Timestamp {
@@ -71,11 +71,11 @@ fn seconds(seconds: f64) -> Timestamp {
 impl Conditions {
     pub(crate) fn new(options: &ConditionOptions, instances: usize, seed: u64) -> Self {
         Self {
+            in_force: vec![false; options.faults.len()],
             faults: options.faults.clone(),
             telemetry: TelemetryFaults::new(instances, RandomStream::new(seed).derive("telemetry")),
             pools: options.autoscaling.iter().cloned().map(ScaledPool::new).collect(),
             racks: options.racks.iter().cloned().map(CappedRack::new).collect(),
-            control_away: 0,
         }
     }
 
@@ -86,7 +86,45 @@ impl Conditions {
         samples: Vec<Option<EngineSample>>,
     ) -> Option<Vec<Option<EngineSample>>> {
         let passed = self.telemetry.pass(now, samples);
-        (self.control_away == 0).then_some(passed)
+        (!self.control_is_away()).then_some(passed)
+    }
+
+    /// What is wrong now.
+    fn wrong(&self) -> impl Iterator<Item = &FaultKind> {
+        let faults = self.faults.iter().zip(&self.in_force);
+        faults.filter(|(_, in_force)| **in_force).map(|(fault, _)| &fault.kind)
+    }
+
+    fn control_is_away(&self) -> bool {
+        self.wrong().any(|kind| *kind == FaultKind::ControlPlaneAway)
+    }
+
+    fn is_crashed(&self, instance: usize) -> bool {
+        self.wrong()
+            .any(|kind| matches!(kind, FaultKind::Crash { instances } if instances.contains(&instance)))
+    }
+
+    fn is_router_away(&self, router: u32) -> bool {
+        self.wrong()
+            .any(|kind| matches!(kind, FaultKind::RouterAway { router: away } if *away == router))
+    }
+
+    /// The longest delay of an instance's samples, seconds.
+    fn delay_s(&self, instance: usize) -> f64 {
+        let delay = |kind: &FaultKind| match kind {
+            FaultKind::TelemetryLate { instances, delay_s } if instances.contains(&instance) => Some(*delay_s),
+            _ => None,
+        };
+        self.wrong().filter_map(delay).fold(0.0, f64::max)
+    }
+
+    /// The largest share of an instance's samples that is lost.
+    fn lost_share(&self, instance: usize) -> f64 {
+        let lost = |kind: &FaultKind| match kind {
+            FaultKind::TelemetryLost { instances, share } if instances.contains(&instance) => Some(*share),
+            _ => None,
+        };
+        self.wrong().filter_map(lost).fold(0.0, f64::max)
     }
 }
 
@@ -137,36 +175,37 @@ where
     fn fault(&mut self, fault: usize, begins: bool) {
         // Taken out for a moment: what it does needs the rest.
         let kind = self.conditions.faults[fault].kind.clone();
+        self.conditions.in_force[fault] = begins;
         match kind {
             FaultKind::Crash { instances } => {
                 for instance in instances {
                     if begins {
                         self.crash(instance);
-                    } else {
+                    } else if !self.conditions.is_crashed(instance) {
                         self.instances[instance].recover();
                         self.changed = true;
                     }
                 }
             }
-            FaultKind::Slow { .. } => {}
+            FaultKind::Slow { .. } | FaultKind::ControlPlaneAway => {}
             FaultKind::RouterAway { router } => {
                 if begins {
                     self.lose_router(router as usize);
-                } else {
+                } else if !self.conditions.is_router_away(router) {
                     self.restart_router(router as usize);
                 }
             }
-            FaultKind::ControlPlaneAway => {
-                let away = self.conditions.control_away;
-                self.conditions.control_away = if begins { away + 1 } else { away.saturating_sub(1) };
+            FaultKind::TelemetryLate { instances, .. } => {
+                for instance in instances {
+                    let delay_s = self.conditions.delay_s(instance);
+                    self.conditions.telemetry.delay(&[instance], delay_s);
+                }
             }
-            FaultKind::TelemetryLate { instances, delay_s } => {
-                let delay_s = if begins { delay_s } else { 0.0 };
-                self.conditions.telemetry.delay(&instances, delay_s);
-            }
-            FaultKind::TelemetryLost { instances, share } => {
-                let share = if begins { share } else { 0.0 };
-                self.conditions.telemetry.lose(&instances, share);
+            FaultKind::TelemetryLost { instances, .. } => {
+                for instance in instances {
+                    let share = self.conditions.lost_share(instance);
+                    self.conditions.telemetry.lose(&[instance], share);
+                }
             }
         }
     }
@@ -177,16 +216,8 @@ where
         self.advance(instance);
         let lost = self.instances[instance].crash(self.now, &mut self.requests);
         self.plan_wake(instance);
-        let instance = u32::try_from(instance).unwrap_or(u32::MAX);
         for place in lost {
-            let request = self.requests.at(place).id;
-            let kind = ReportKind::Lost;
-            let report = Happening::Report {
-                instance,
-                request,
-                kind,
-            };
-            self.plan(self.now + self.hop, report);
+            self.plan_report(instance, self.requests.at(place).id, ReportKind::Lost);
         }
     }
 
@@ -235,6 +266,9 @@ where
             if !self.instances[instance].is_registered() {
                 self.give(router, Event::Fleet(FleetDelta::Remove { name }));
             }
+        }
+        for drain in self.drains() {
+            self.give(router, Event::Fleet(drain));
         }
     }
 

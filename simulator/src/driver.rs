@@ -215,14 +215,16 @@ where
         Ok(())
     }
 
-    fn read_next(&mut self) -> Result<(), SimulationError> {
-        let before = self.next.take().map_or(Timestamp::ZERO, |record| record.arrival);
+    /// Reads on, and gives the request that was next.
+    fn read_next(&mut self) -> Result<Option<WorkloadRecord>, SimulationError> {
+        let gone = self.next.take();
+        let before = gone.as_ref().map_or(Timestamp::ZERO, |record| record.arrival);
         self.next = self.workload.next().transpose().map_err(SimulationError::Workload)?;
         if let Some(record) = &self.next {
             check_next(self.read, before, record)?;
             self.read += 1;
         }
-        Ok(())
+        Ok(gone)
     }
 
     /// When the next thing that was planned, and still counts, happens.
@@ -252,8 +254,8 @@ where
     /// Whoever arrives now arrives together.
     fn arrive(&mut self) -> Result<(), SimulationError> {
         let mut batch = Vec::new();
-        while let Some(record) = self.next.clone().filter(|record| record.arrival <= self.now) {
-            self.read_next()?;
+        while self.next.as_ref().is_some_and(|record| record.arrival <= self.now) {
+            let Some(record) = self.read_next()? else { break };
             let place = self.requests.arrive(record);
             let state = self.requests.at(place);
             let index = usize::try_from(state.id.0).unwrap_or(usize::MAX);

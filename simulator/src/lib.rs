@@ -61,10 +61,6 @@ pub use table::render_table;
 pub use timeline::Timeline;
 
 use std::io::Write;
-use std::num::NonZeroUsize;
-use std::panic::resume_unwind;
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use equipoise_config::FleetConfig;
 use equipoise_scheduler::SchedulerConfig;
@@ -95,27 +91,8 @@ pub fn simulate(
         let config = scheduler_config(fleet, policy, options);
         drivers.push(Driver::<_, _, ()>::new(fleet, config, of_slice(records), options, NoSink)?.keeping_places());
     }
-    let workers = thread::available_parallelism()
-        .map_or(1, NonZeroUsize::get)
-        .min(drivers.len());
-    let waiting = Mutex::new(drivers.into_iter().enumerate());
-    let take = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || {
-        let mut done = Vec::new();
-        while let Some((index, driver)) = take() {
-            done.push((index, driver.run().map(|(result, _)| result)));
-        }
-        done
-    };
-    let mut results: Vec<(usize, Result<PolicyResult, SimulationError>)> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        let joined = workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        joined.flatten().collect()
-    });
-    results.sort_by_key(|(index, _)| *index);
-    results.into_iter().map(|(_, result)| result).collect()
+    let run = |driver: Driver<'_, _, _, _>| driver.run().map(|(result, _)| result);
+    parallel_map(drivers, cores(), run).into_iter().collect()
 }
 
 /// Runs the workload once, under the fleet's own policy or the first of `options.policies`, and writes every event with

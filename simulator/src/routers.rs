@@ -60,21 +60,26 @@ pub(crate) struct Routers<S> {
     away: Vec<bool>,
 }
 
+/// Nobody asks a simulated router why.
+fn fresh(config: SchedulerConfig) -> Result<Scheduler, SettingsError> {
+    Ok(Scheduler::new(config)?.without_explanations())
+}
+
 impl<S: Sink> Routers<S> {
     pub(crate) fn new(config: SchedulerConfig, options: RouterOptions, sink: S) -> Result<Self, SettingsError> {
         let seeds = RandomStream::new(config.seed).derive("routers");
         let another = |index: u32| {
             let seed = seeds.derive(&index.to_string()).next_u64();
-            let scheduler = Scheduler::new(SchedulerConfig { seed, ..config.clone() })?;
+            let scheduler = fresh(SchedulerConfig { seed, ..config.clone() })?;
             Ok(Feed {
-                scheduler: scheduler.without_explanations(),
+                scheduler,
                 sink: NoSink,
             })
         };
         let others = (1..options.count).map(another).collect::<Result<_, SettingsError>>()?;
         Ok(Self {
             first: Feed {
-                scheduler: Scheduler::new(config)?.without_explanations(),
+                scheduler: fresh(config)?,
                 sink,
             },
             others,
@@ -95,7 +100,7 @@ impl<S: Sink> Routers<S> {
 
     /// A new process with the same settings, that knows nothing.
     pub(crate) fn restart(&mut self, router: usize) {
-        let fresh = Scheduler::new(self.scheduler(router).config().clone());
+        let fresh = fresh(self.scheduler(router).config().clone());
         self.last_timer[router] = None;
         // Its settings were good before.
         if let Ok(fresh) = fresh {

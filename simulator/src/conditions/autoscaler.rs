@@ -105,7 +105,7 @@ where
     pub(super) fn scale(&mut self, pool: usize) {
         self.plan_scaling(pool);
         // Whoever is to be told could not be.
-        if self.conditions.control_away > 0 {
+        if self.conditions.control_is_away() {
             return;
         }
         let (now, pools) = (self.now, self.conditions.pools.len() as f64);
@@ -171,24 +171,33 @@ where
         self.instances[instance].register(true);
         self.changed = true;
         let spec = self.instances[instance].spec.clone();
-        let name = spec.name.clone();
         self.announce(&FleetDelta::Upsert(spec));
-        self.announce(&FleetDelta::Admin {
-            name,
-            draining: false,
-            weight: 1.0,
-        });
+        self.announce(&self.draining(pool, member, false));
     }
 
     fn drain(&mut self, pool: usize, member: usize, draining: bool) {
         let state = if draining { Member::Draining } else { Member::Serving };
         self.conditions.pools[pool].members[member] = state;
-        let instance = self.instance_of(pool, member);
-        self.announce(&FleetDelta::Admin {
-            name: self.instances[instance].spec.name.clone(),
+        self.announce(&self.draining(pool, member, draining));
+    }
+
+    fn draining(&self, pool: usize, member: usize, draining: bool) -> FleetDelta {
+        FleetDelta::Admin {
+            name: self.instances[self.instance_of(pool, member)].spec.name.clone(),
             draining,
             weight: 1.0,
-        });
+        }
+    }
+
+    /// What a router that has just started is told of the members that are to empty.
+    pub(super) fn drains(&self) -> Vec<FleetDelta> {
+        let mut drains = Vec::new();
+        for (index, pool) in self.conditions.pools.iter().enumerate() {
+            let draining = |(_, state): &(usize, &Member)| **state == Member::Draining;
+            let members = pool.members.iter().enumerate().filter(draining);
+            drains.extend(members.map(|(member, _)| self.draining(index, member, true)));
+        }
+        drains
     }
 
     fn switch_off(&mut self, pool: usize, member: usize) {

@@ -71,6 +71,27 @@ fn whoever_comes_back_is_used_again() {
 }
 
 #[test]
+fn a_place_is_well_again_when_its_last_fault_is_over() {
+    let mut between = BTreeSet::new();
+    let faults = "[[fault]]\nkind = \"crash\"\npool = \"a\"\nat_s = 20\nuntil_s = 25\n\
+                  [[fault]]\nkind = \"crash\"\npool = \"a\"\nat_s = 22\nuntil_s = 50\n";
+    run_with(
+        faults,
+        "least-requests",
+        "arrivals = \"poisson\"\nrate_per_s = 5",
+        |record| {
+            if (26.0..45.0).contains(&record.arrival.as_secs_f64()) {
+                between.extend(record.instance.map(str::to_owned));
+            }
+        },
+    );
+    assert!(
+        !between.is_empty() && between.iter().all(|instance| instance.starts_with("b-")),
+        "{between:?}"
+    );
+}
+
+#[test]
 fn a_fleet_that_is_gone_refuses_and_does_not_hang() {
     let result = run(
         "[[fault]]\nkind = \"crash\"\npool = \"a\"\nat_s = 20\n[[fault]]\nkind = \"crash\"\npool = \"b\"\nat_s = 20\n",

@@ -106,6 +106,17 @@ where
         }
     }
 
+    /// The router hears of it a hop later.
+    pub(crate) fn plan_report(&mut self, instance: usize, request: RequestId, kind: ReportKind) {
+        let instance = u32::try_from(instance).unwrap_or(u32::MAX);
+        let report = Happening::Report {
+            instance,
+            request,
+            kind,
+        };
+        self.plan(self.now + self.hop, report);
+    }
+
     /// Plans when an instance has to be looked at, and forgets what was planned before.
     pub(crate) fn plan_wake(&mut self, instance: usize) {
         let site = &mut self.instances[instance];
@@ -205,13 +216,7 @@ where
             return;
         };
         if !self.instances[index].is_up() {
-            let kind = ReportKind::Lost;
-            let lost = Happening::Report {
-                instance,
-                request,
-                kind,
-            };
-            self.plan(self.now + self.hop, lost);
+            self.plan_report(index, request, ReportKind::Lost);
             return;
         }
         self.advance(index);
@@ -245,15 +250,7 @@ where
             self.plan_wake(index);
         }
         if self.instances[index].engine.submit(asked).is_err() {
-            let kind = ReportKind::Refused;
-            self.plan(
-                self.now + self.hop,
-                Happening::Report {
-                    instance,
-                    request,
-                    kind,
-                },
-            );
+            self.plan_report(index, request, ReportKind::Refused);
         } else {
             let state = self.requests.at_mut(place);
             state.truncated = output_tokens < wanted_tokens;
@@ -311,15 +308,7 @@ where
                 return;
             }
         };
-        let instance = u32::try_from(instance).unwrap_or(u32::MAX);
-        self.plan(
-            self.now + self.hop,
-            Happening::Report {
-                instance,
-                request,
-                kind,
-            },
-        );
+        self.plan_report(instance, request, kind);
     }
 
     pub(super) fn report(&mut self, request: RequestId, kind: ReportKind) {
