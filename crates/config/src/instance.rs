@@ -77,15 +77,7 @@ impl DeclaredInstance {
     /// The engine's limits: as declared, the rest as vLLM's defaults.
     #[must_use]
     pub fn limits(&self) -> EngineLimits {
-        let default = EngineLimits::default();
-        let limits = self.spec.limits;
-        EngineLimits {
-            max_num_seqs: limits.max_num_seqs.unwrap_or(default.max_num_seqs),
-            max_num_batched_tokens: limits.max_num_batched_tokens.unwrap_or(default.max_num_batched_tokens),
-            block_tokens: limits.block_tokens.unwrap_or(default.block_tokens),
-            num_gpu_blocks: limits.num_gpu_blocks.or(default.num_gpu_blocks),
-            ..default
-        }
+        self.spec.limits.engine_limits()
     }
 
     /// How this instance behaves when it is emulated or simulated.

@@ -95,6 +95,10 @@ impl SentenceEncoder {
             let problem = format!("{hidden} numbers cannot be shared among {heads} heads");
             return Err(EncoderError::Config(problem));
         }
+        if config.intermediate_size == 0 {
+            let problem = "`intermediate_size` is 0: no layer has room to widen into".to_owned();
+            return Err(EncoderError::Config(problem));
+        }
         let pieces = WordPiece::new(vocabulary)?;
         if pieces.size() > config.vocab_size {
             let problem = format!("{} pieces, and vocab.txt has {}", config.vocab_size, pieces.size());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use equipoise_engine::Serving;
+use equipoise_engine::{EngineLimits, Serving};
 use serde::{Deserialize, Serialize};
 
 /// One servable engine replica, as declared: the static part of its state.
@@ -102,7 +102,7 @@ impl Price {
 }
 
 /// Engine limits as far as they are known; see the engine's own for meanings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LimitsSpec {
     /// Most sequences in a batch.
     pub max_num_seqs: Option<u32>,
@@ -112,4 +112,19 @@ pub struct LimitsSpec {
     pub block_tokens: Option<u32>,
     /// KV blocks on the GPU.
     pub num_gpu_blocks: Option<u32>,
+}
+
+impl LimitsSpec {
+    /// As declared, the rest as vLLM's defaults.
+    #[must_use]
+    pub fn engine_limits(self) -> EngineLimits {
+        let default = EngineLimits::default();
+        EngineLimits {
+            max_num_seqs: self.max_num_seqs.unwrap_or(default.max_num_seqs),
+            max_num_batched_tokens: self.max_num_batched_tokens.unwrap_or(default.max_num_batched_tokens),
+            block_tokens: self.block_tokens.unwrap_or(default.block_tokens),
+            num_gpu_blocks: self.num_gpu_blocks.or(default.num_gpu_blocks),
+            ..default
+        }
+    }
 }

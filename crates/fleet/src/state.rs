@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use equipoise_engine::{DeclaredEngine, EngineLimits, Serving, StepModel};
+use equipoise_engine::{DeclaredEngine, Serving, StepModel};
 use equipoise_estimate::{
     Bounds, Calibration, Company, InstanceEstimator, InstanceLoad, LengthPredictor, Observation, Prediction,
     QualityPredictor,
@@ -59,7 +59,7 @@ pub enum FleetError {
 }
 
 /// Model, GPU, parallelism, limits, measured table and serving as text: what the physics of an instance depends on.
-type Tier = (String, String, u32, [Option<u32>; 4], Option<String>, String);
+type Tier = (String, String, u32, LimitsSpec, Option<String>, String);
 
 /// All state about instances. Owned by the scheduler.
 #[derive(Clone, Debug, Default)]
@@ -204,18 +204,11 @@ impl Fleet {
     /// `None`: nothing is declared. `Some(Err)`: it is, and does not work out.
     fn physics_of(&mut self, spec: &InstanceSpec) -> Option<Result<StepModel, String>> {
         let (architecture, gpu_name) = (spec.model.architecture.clone()?, spec.gpu.clone()?);
-        let LimitsSpec {
-            max_num_seqs,
-            max_num_batched_tokens,
-            block_tokens,
-            num_gpu_blocks,
-        } = spec.limits;
-        let limits = [max_num_seqs, max_num_batched_tokens, block_tokens, num_gpu_blocks];
         let tier = (
             architecture,
             gpu_name,
             spec.tensor_parallel,
-            limits,
+            spec.limits,
             spec.measured.clone(),
             serving_text(spec),
         );
@@ -283,11 +276,10 @@ impl Fleet {
     }
 
     /// Everybody's work on an instance: own bookings, and the larger of what other routers report and what telemetry
-    /// shows beyond the own.
+    /// shows beyond the own. In whose company a request would be there, the caller knows.
     #[must_use]
     pub fn load(&self, now: Timestamp, instance: &Instance) -> InstanceLoad {
         let mut load = self.ledger.load(now, instance.id);
-        load.company = self.model(instance.model).map_or(1.0, |model| model.company(now));
         let mean_output = || {
             self.model(instance.model)
                 .map_or(0.0, |model| model.length.predict(None).mean)
@@ -522,18 +514,11 @@ fn step_model(
     (architecture, gpu_name, tensor_parallel, limits, measured, _): &Tier,
     serving: Option<&Serving>,
 ) -> Result<StepModel, String> {
-    let default = EngineLimits::default();
     let declared = DeclaredEngine {
         model: architecture,
         gpu: gpu_name,
         tensor_parallel: *tensor_parallel,
-        limits: EngineLimits {
-            max_num_seqs: limits[0].unwrap_or(default.max_num_seqs),
-            max_num_batched_tokens: limits[1].unwrap_or(default.max_num_batched_tokens),
-            block_tokens: limits[2].unwrap_or(default.block_tokens),
-            num_gpu_blocks: limits[3].or(default.num_gpu_blocks),
-            ..default
-        },
+        limits: limits.engine_limits(),
         measured: measured.as_deref(),
         serving,
     };

@@ -155,7 +155,8 @@ impl Decision<'_> {
             let prospect = self.prospects.with_model(standing.model).ok_or(Constraint::Model)?;
             load.company = prospect.company;
             let prediction = prospect.unpredicted();
-            candidates.push(candidate_of(request, instance, standing, load, prediction));
+            // What is cached there is looked up for the one that is taken.
+            candidates.push(candidate_of(instance, standing, load, 0, prediction));
             return Ok(());
         }
         Self::beside(self.now, self.fleet, asked, instance, standing, load, candidates)?;
@@ -181,7 +182,7 @@ impl Decision<'_> {
         let prospect = asked.prospects.with_model(instance.model).ok_or(Constraint::Model)?;
         let cached_tokens = cached_tokens(asked.request, instance);
         load.company = prospect.company;
-        let moment = &standing.moment(now, instance);
+        let moment = standing.moment(now, instance);
         let prediction = Self::predict(now, fleet, asked, prospect, (instance, moment), cached_tokens, &load);
         let idle = || {
             let idle = InstanceLoad::default();
@@ -190,7 +191,7 @@ impl Decision<'_> {
                 .bounds
         };
         check_prediction(asked.request, asked.waited_s, &prediction.estimate, idle)?;
-        candidates.push(candidate_of(asked.request, instance, standing, load, prediction));
+        candidates.push(candidate_of(instance, standing, load, cached_tokens, prediction));
         Ok(())
     }
 
@@ -240,8 +241,9 @@ impl Decision<'_> {
                 && let Some(prospect) = self.prospects.with_model(taken.model)
                 && let Some(standing) = self.standings.get(taken.instance)
             {
-                let moment = standing.moment(self.now, instance);
-                let (asked, of, cached) = (self.asked(request), (instance, &moment), taken.cached_tokens);
+                taken.cached_tokens = cached_tokens(request, instance);
+                let of = (instance, standing.moment(self.now, instance));
+                let (asked, cached) = (self.asked(request), taken.cached_tokens);
                 taken.prediction = Self::predict(self.now, self.fleet, asked, prospect, of, cached, &taken.load);
             }
             let bounds = Self::bounds(self.now, self.fleet, request, instance, &taken.prediction);
@@ -290,7 +292,7 @@ impl Decision<'_> {
             ) else {
                 continue;
             };
-            let of = (instance, &standing.moment(self.now, instance));
+            let of = (instance, standing.moment(self.now, instance));
             let mut load = candidate.load;
             let output_tokens = newcomers * candidate.estimate().output_tokens;
             load.in_flight = load.in_flight.saturating_add(newcomers.ceil() as u32);
@@ -358,10 +360,10 @@ impl Decision<'_> {
 }
 
 fn candidate_of(
-    request: &Request,
     instance: &Instance,
     standing: &Standing,
     load: InstanceLoad,
+    cached_tokens: u32,
     prediction: Prediction,
 ) -> Candidate {
     Candidate {
@@ -370,7 +372,7 @@ fn candidate_of(
         load,
         slots: standing.slots,
         kv_capacity_tokens: instance.estimator.kv_capacity_tokens(),
-        cached_tokens: cached_tokens(request, instance),
+        cached_tokens,
         weight: instance.weight,
         alone_tpot_s: instance.estimator.alone_tpot_s(),
         peers: standing.peers,

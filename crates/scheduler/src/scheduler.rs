@@ -271,8 +271,7 @@ impl Scheduler {
 
     fn begin_batch(&mut self, now: Timestamp) {
         self.fleet.advance(now);
-        let terse = self.looks_at_load_only();
-        self.standings.take(now, &self.fleet, terse);
+        self.standings.take(now, &self.fleet);
         let present = self.standings.iter().filter(|(_, standing)| standing.present);
         let mut loads = present.map(|(id, standing)| (id, standing.load, standing.slots));
         self.policy.begin_batch(&mut loads);
@@ -495,7 +494,7 @@ impl Scheduler {
             let Some(pending) = self.queue.next(&walk, MISSES_PER_WALK, may_retry) else {
                 break;
             };
-            let (id, pending) = (pending.request.id, pending.clone());
+            let (id, mut pending) = (pending.request.id, pending.clone());
             // Who goes first is a matter of fairness, not of whether a free instance is worth taking: that it is when the
             // last in line would rather have it than wait for all before it. Asked as if it were alone, the first would
             // hold out for a better instance, and everybody behind it with it.
@@ -503,7 +502,8 @@ impl Scheduler {
             match self.decide(now, &pending, line) {
                 Placement::Take(candidate, score) => {
                     self.queue.take(id);
-                    if pending.owes_retry {
+                    // Paid once: it may fail again, and wait for another reason.
+                    if std::mem::take(&mut pending.owes_retry) {
                         self.retries.spend(now);
                     }
                     self.dispatch(now, pending, &candidate, score, actions);

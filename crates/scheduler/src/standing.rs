@@ -3,13 +3,15 @@
 //! A large fleet's instances do not fit into a processor's cache, and a decision looks at all of them. These rows do, one
 //! after the other; within a batch only the instance that gets a request changes.
 
+use std::cell::OnceCell;
+
 use equipoise_estimate::{InstanceLoad, Moment};
 use equipoise_fleet::{Fleet, Instance, PeerView};
 use equipoise_policy::{Constraint, check_instance};
 use equipoise_types::{InstanceId, ModelId, Timestamp};
 
 /// One instance's.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Standing {
     pub(crate) model: ModelId,
     /// Whether it takes anything at all.
@@ -20,61 +22,55 @@ pub(crate) struct Standing {
     /// Everybody's work on it. The company of its model changes with every request; see `Prospect`.
     pub(crate) load: InstanceLoad,
     pub(crate) peers: PeerView,
-    /// `None` where only loads are looked at: it costs more than all the rest.
-    moment: Option<Moment>,
+    /// Worked out when the first prediction asks for it: it costs more than all the rest.
+    moment: OnceCell<Moment>,
 }
 
 impl Standing {
-    fn of(now: Timestamp, fleet: &Fleet, instance: &Instance, terse: bool) -> Self {
-        let load = fleet.load(now, instance);
+    fn of(now: Timestamp, fleet: &Fleet, instance: &Instance) -> Self {
         Self {
             model: instance.model,
             verdict: check_instance(now, fleet, instance),
             present: instance.present,
             context_tokens: instance.spec.model.context_tokens,
             slots: instance.slots(now),
-            load,
+            load: fleet.load(now, instance),
             peers: fleet.peers(now, instance),
-            moment: (!terse).then(|| instance.estimator.moment(now, &load)),
+            moment: OnceCell::new(),
         }
     }
 
     /// What predictions of it, the instance, have in common.
-    pub(crate) fn moment(&self, now: Timestamp, instance: &Instance) -> Moment {
-        self.moment
-            .unwrap_or_else(|| instance.estimator.moment(now, &self.load))
+    pub(crate) fn moment(&self, now: Timestamp, instance: &Instance) -> &Moment {
+        self.moment.get_or_init(|| instance.estimator.moment(now, &self.load))
     }
 }
 
 /// Of all instances, by their ids, as of the last call of [`Standings::take`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Standings {
-    of: Vec<Standing>,
-    terse: bool,
-}
+pub(crate) struct Standings(Vec<Standing>);
 
 impl Standings {
-    /// Looks at the whole fleet. `terse`: few of the instances will be predicted.
-    pub(crate) fn take(&mut self, now: Timestamp, fleet: &Fleet, terse: bool) {
-        self.terse = terse;
-        self.of.clear();
-        let standing = |instance| Standing::of(now, fleet, instance, terse);
-        self.of.extend(fleet.iter().map(standing));
+    /// Looks at the whole fleet.
+    pub(crate) fn take(&mut self, now: Timestamp, fleet: &Fleet) {
+        self.0.clear();
+        self.0
+            .extend(fleet.iter().map(|instance| Standing::of(now, fleet, instance)));
     }
 
     /// Looks at one instance again: its ledger has changed.
     pub(crate) fn renew(&mut self, now: Timestamp, fleet: &Fleet, id: InstanceId) {
-        if let (Some(standing), Some(instance)) = (self.of.get_mut(id.index()), fleet.instance(id)) {
-            *standing = Standing::of(now, fleet, instance, self.terse);
+        if let (Some(standing), Some(instance)) = (self.0.get_mut(id.index()), fleet.instance(id)) {
+            *standing = Standing::of(now, fleet, instance);
         }
     }
 
     pub(crate) fn get(&self, id: InstanceId) -> Option<&Standing> {
-        self.of.get(id.index())
+        self.0.get(id.index())
     }
 
     /// In the order of their ids, which are their places.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Standing)> {
-        (0..).map(InstanceId).zip(&self.of)
+        (0..).map(InstanceId).zip(&self.0)
     }
 }

@@ -71,16 +71,8 @@ impl Speculated {
         }
     }
 
-    fn decoding(work: &StepWork) -> StepWork {
-        StepWork {
-            decode_seqs: work.decode_seqs,
-            kv_tokens: work.kv_tokens,
-            ..StepWork::default()
-        }
-    }
-
     pub(super) fn seconds(&self, target: &Physical, work: &StepWork) -> f64 {
-        let alone = Self::decoding(work);
+        let alone = work.without_prefill();
         let drafting = self.draft.as_ref().map_or(0.0, |draft| {
             f64::from(self.drafted) * draft.pass_seconds(Pass::of(&alone))
         });
@@ -100,7 +92,7 @@ impl Speculated {
 
     /// Bytes and FLOPs of a step, likewise.
     pub(super) fn traffic(&self, target: &Physical, work: &StepWork) -> (f64, f64) {
-        let alone = Self::decoding(work);
+        let alone = work.without_prefill();
         let kv_tokens = work.kv_tokens as f64;
         let mut round = target.traffic(self.verification(work), f64::from(self.drafted + 1) * kv_tokens);
         if let Some(draft) = &self.draft {

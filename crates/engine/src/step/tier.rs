@@ -64,20 +64,12 @@ impl Tier {
         (stretched, joules * stretched / seconds)
     }
 
-    fn without_prefill(work: &StepWork) -> StepWork {
-        StepWork {
-            decode_seqs: work.decode_seqs,
-            kv_tokens: work.kv_tokens,
-            ..StepWork::default()
-        }
-    }
-
     pub(super) fn seconds(&self, work: &StepWork) -> f64 {
         let (decode_s, _) = self.decode(work.decode_seqs, work.kv_tokens);
         if work.prefill_tokens == 0 {
             return decode_s;
         }
-        let more = self.roofline.seconds(work) - self.roofline.seconds(&Self::without_prefill(work));
+        let more = self.roofline.seconds(work) - self.roofline.seconds(&work.without_prefill());
         decode_s + self.prefill_scale * more.max(0.0)
     }
 
@@ -92,7 +84,7 @@ impl Tier {
             0.0
         } else {
             let whole = self.roofline.cost(work).joules.0;
-            (whole - self.roofline.cost(&Self::without_prefill(work)).joules.0).max(0.0)
+            (whole - self.roofline.cost(&work.without_prefill()).joules.0).max(0.0)
         };
         let joules = (decode_joules + prefill_joules).max(self.roofline.idle_watts.0 * seconds);
         StepCost {

@@ -5,7 +5,7 @@
 //! kept for the next round, unless the line empties. Rounds are numbered and jumped over instead of played: a line knows
 //! from its credit in which round its front can be paid for. So a quantum may be small, and nothing loops over it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use equipoise_types::{RequestId, Timestamp};
 
@@ -61,7 +61,8 @@ pub(crate) struct Lines {
     by_tenant: BTreeMap<Option<String>, Line>,
     turns: BTreeMap<Turn, Option<String>>,
     ranks: BTreeMap<RequestId, (Option<String>, Rank)>,
-    plain: BTreeSet<RequestId>,
+    /// Of those, how many have no hard wishes.
+    plain: usize,
     round: u64,
     rings: u64,
 }
@@ -72,12 +73,12 @@ impl Lines {
     }
 
     pub(crate) fn has_plain(&self) -> bool {
-        !self.plain.is_empty()
+        self.plain > 0
     }
 
     /// Whether somebody with hard wishes waits.
     pub(crate) fn has_wishful(&self) -> bool {
-        self.plain.len() < self.ranks.len()
+        self.plain < self.ranks.len()
     }
 
     /// What waits of a tenant, tokens.
@@ -125,9 +126,7 @@ impl Lines {
         line.tokens = line.tokens.saturating_add(tokens);
         let (after, behind) = (line.turn(), line.waiting.range(rank..).count() - 1);
         self.ranks.insert(id, (tenant.clone(), rank));
-        if plain {
-            self.plain.insert(id);
-        }
+        self.plain += usize::from(plain);
         self.turn_changes(before, after, tenant);
         behind
     }
@@ -170,11 +169,11 @@ impl Lines {
     /// Takes one out; `served`: its line pays for it.
     pub(crate) fn remove(&mut self, request: RequestId, served: bool) -> Option<Pending> {
         let (tenant, rank) = self.ranks.remove(&request)?;
-        self.plain.remove(&request);
         let line = self.by_tenant.get_mut(&tenant)?;
         let before = line.turn();
         let gone = line.waiting.remove(&rank)?;
         line.tokens = line.tokens.saturating_sub(gone.tokens);
+        self.plain -= usize::from(gone.plain);
         if served {
             let rounds = line.rounds_until(gone.tokens);
             line.credit = (line.credit + rounds * QUANTUM_TOKENS).saturating_sub(gone.tokens);
