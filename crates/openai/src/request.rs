@@ -146,11 +146,9 @@ impl RequestHead {
         body: &[u8],
         on_part: &mut dyn FnMut(PromptPart<'_>),
     ) -> Result<Self, RequestError> {
-        if let Err(error) = std::str::from_utf8(body) {
-            return Err(RequestError::NotText {
-                byte: error.valid_up_to(),
-            });
-        }
+        let text = std::str::from_utf8(body).map_err(|error| RequestError::NotText {
+            byte: error.valid_up_to(),
+        })?;
         let prompt = Prompt {
             on_part,
             chars: 0,
@@ -165,7 +163,7 @@ impl RequestHead {
             at: "body",
             seen: Members::default(),
         };
-        let mut json = serde_json::Deserializer::from_slice(body);
+        let mut json = serde_json::Deserializer::from_str(text);
         let read = json.deserialize_any(&mut draft).and_then(|()| {
             draft.at = "body";
             json.end()

@@ -1,5 +1,5 @@
-//! A value that is passed over and checked all the same: text is UTF-8, and nothing is nested deeper than serde_json's
-//! limit of 128. serde's own `IgnoredAny` checks neither, and an engine would have to find out.
+//! A value that is passed over and checked all the same: nothing is nested deeper than serde_json's limit of 128. serde's own
+//! `IgnoredAny` does not check it, and an engine would have to find out.
 
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};

@@ -60,13 +60,12 @@ impl Watches {
         };
         let before = metered(&mut self.engines.values().map(|(instance, _)| instance));
         if self.meters.is_none() && self.engines.is_empty() || before != metered(&mut instances.iter()) {
+            // What may fail comes first.
+            let thread = GpuThread::start(self.nvml.clone(), Arc::clone(shared)).await?;
             if let Some(meters) = self.meters.take() {
                 meters.abort();
             }
-            if let Some(thread) = GpuThread::start(self.nvml.clone(), Arc::clone(shared)).await? {
-                let meters = GpuMeters::new(thread, instances);
-                self.meters = Some(tasks.spawn(meters.run(Arc::clone(shared))));
-            }
+            self.meters = thread.map(|thread| tasks.spawn(GpuMeters::new(thread, instances).run(Arc::clone(shared))));
         }
         let wanted = |name: &str| instances.iter().find(|instance| instance.name == name);
         self.engines.retain(|name, (held, watch)| {

@@ -2,25 +2,19 @@
 //! listens on the loopback interface unless it is told otherwise.
 
 use equipoise_openai::ErrorResponse;
-use http::{HeaderValue, Method, header};
+use http::Method;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::relay::{ClientResponse, content, error};
+use crate::routes::{READ, not_allowed};
 use crate::server::{self, DECISIONS, State};
 
 /// Answers one request of an operator.
 pub(crate) fn respond(state: &State, request: &http::Request<Incoming>) -> ClientResponse {
     let path = request.uri().path();
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = error(&ErrorResponse::method_not_allowed(
-            request.method().as_str(),
-            path,
-            "GET, HEAD",
-        ));
-        let allowed = HeaderValue::from_static("GET, HEAD");
-        response.headers_mut().insert(header::ALLOW, allowed);
-        return response;
+        return not_allowed(request.method(), path, READ);
     }
     match path {
         "/metrics" => server::metrics(state),

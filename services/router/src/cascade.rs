@@ -46,7 +46,7 @@ pub(crate) async fn hold(asked: &Asked, dispatch: Box<Dispatch>, answer: Answer)
         Content::Whole(body) => {
             confidence.take(&body);
             let usage = Usage::from_body(&body);
-            let shown = if asked.wants_logprobs {
+            let shown = if asked.wants_logprobs() {
                 body
             } else {
                 without_logprobs(&body)
@@ -91,6 +91,7 @@ pub(crate) async fn hold(asked: &Asked, dispatch: Box<Dispatch>, answer: Answer)
 fn read_stream(chunks: &[Bytes], confidence: &mut Confidence, asked: &Asked) -> Option<(Bytes, Option<Usage>)> {
     let mut parser = SseParser::default();
     let (mut shown, mut usage, mut ended, mut failed) = (BytesMut::new(), None, false, false);
+    let wants_logprobs = asked.wants_logprobs();
     for chunk in chunks {
         let parsed = parser.push(chunk, |event| {
             ended |= event.is_done();
@@ -103,7 +104,7 @@ fn read_stream(chunks: &[Bytes], confidence: &mut Confidence, asked: &Asked) -> 
                 if asked.head.needs_stream_usage() && summary.is_usage_only() {
                     return;
                 }
-                if !asked.wants_logprobs {
+                if !wants_logprobs {
                     shown.extend_from_slice(b"data: ");
                     shown.extend_from_slice(&without_logprobs(&Bytes::copy_from_slice(data)));
                     shown.extend_from_slice(b"\n\n");

@@ -36,12 +36,16 @@ impl LiveSettings {
             prefix,
             ..scheduler.clone()
         };
-        let differs = self
-            .state
-            .driver
-            .with_scheduler(|scheduler| *scheduler.config() != config);
+        let differences = |scheduler: &Scheduler| {
+            let held = scheduler.config();
+            (*held != config, held.tenants != config.tenants)
+        };
+        let (differs, other_tenants) = self.state.driver.with_scheduler(differences);
         if differs {
-            self.state.set_access(&config.tenants);
+            // Limits begin anew with their tenants, and not because a weight has changed.
+            if other_tenants {
+                self.state.set_access(&config.tenants);
+            }
             let config = Box::new(config);
             self.state.driver.on_event(Event::Configured { config });
         }

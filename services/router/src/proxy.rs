@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
-use crate::access::Reservation;
+use crate::access::{Caller, Reservation};
 use crate::cascade::{self, Held, Taken};
 use crate::driver::Verdict;
 use crate::engines::Engine;
@@ -43,8 +43,6 @@ pub(crate) const AUTO: &str = "auto";
 /// What the client asked for, ready to be sent to any instance.
 pub(crate) struct Asked {
     pub(crate) head: RequestHead,
-    /// The client wants to see log-probabilities itself.
-    pub(crate) wants_logprobs: bool,
     body: Bytes,
     headers: HeaderMap,
     pub(crate) tenant: Option<String>,
@@ -56,6 +54,11 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// Whether the client asked for log-probabilities: a walk through its body, for whom there is a gate.
+    pub(crate) fn wants_logprobs(&self) -> bool {
+        asks_for_logprobs(&self.body)
+    }
+
     /// What is told of it, for one that came by `door`.
     pub(crate) fn opening(&self, door: Door) -> Opening {
         Opening {
@@ -74,11 +77,12 @@ impl Asked {
 /// Answers one completion request.
 pub(crate) async fn complete(
     state: Arc<State>,
+    caller: &Caller,
     endpoint: Endpoint,
     request: http::Request<Incoming>,
 ) -> ClientResponse {
     let kept = state.journal.kept(request.headers());
-    match ask(&state, endpoint, request).await {
+    match ask(&state, caller, endpoint, request).await {
         Ok((asked, request)) => serve(state, asked, request).await,
         Err(problem) => {
             state.journal.rejected(&state, kept, endpoint.path(), &problem);
@@ -90,6 +94,7 @@ pub(crate) async fn complete(
 /// Reads and checks the request; nothing is booked yet.
 async fn ask(
     state: &State,
+    caller: &Caller,
     endpoint: Endpoint,
     request: http::Request<Incoming>,
 ) -> Result<(Asked, Request), Box<ErrorResponse>> {
@@ -103,17 +108,17 @@ async fn ask(
         .and_then(|length| length.to_str().ok()?.parse().ok())
         .unwrap_or(0);
     let body = read_body(body, announced, state.max_body_bytes, state.body_timeout).await?;
-    understand(state, endpoint, parts.headers, body)
+    understand(state, caller, endpoint, parts.headers, body)
 }
 
-/// Reads what a decision needs from a request that has arrived in full, by whichever door.
+/// Reads what a decision needs from a request of `caller` that has arrived in full, by whichever door.
 pub(crate) fn understand(
     state: &State,
+    caller: &Caller,
     endpoint: Endpoint,
     mut headers: HeaderMap,
     body: Bytes,
 ) -> Result<(Asked, Request), Box<ErrorResponse>> {
-    let caller = state.access().caller(&headers)?;
     if caller.came_with_key() {
         // It opens this door, and is no engine's business.
         headers.remove(header::AUTHORIZATION);
@@ -130,7 +135,7 @@ pub(crate) fn understand(
     let mut wishes = headers::wishes(&headers, now).map_err(|error| Box::new(error.into()))?;
     wishes.needs = needs(&head);
     if let Some(pii) = &state.pii {
-        pii.bind(&body, &caller, &mut wishes, |detector| {
+        pii.bind(&body, caller, &mut wishes, |detector| {
             state.metrics.count_pii(detector);
         })?;
     }
@@ -170,7 +175,6 @@ pub(crate) fn understand(
     }
     Ok((
         Asked {
-            wants_logprobs: asks_for_logprobs(&body),
             place: state.journal.place(&headers),
             head,
             body,
@@ -410,7 +414,7 @@ async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &m
     if asked.head.needs_stream_usage() {
         body = with_stream_usage(&body).unwrap_or(body);
     }
-    if cascade::is_gated(asked, dispatch) && !asked.wants_logprobs {
+    if cascade::is_gated(asked, dispatch) && !asked.wants_logprobs() {
         body = with_logprobs(&body).unwrap_or(body);
     }
     let mut request = http::Request::new(full_body(body));

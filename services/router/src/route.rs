@@ -145,9 +145,10 @@ impl RouteService for Route {
         let key = request.metadata().get("authorization").cloned();
         let asked = request.into_inner();
         let within = report_within(asked.report_within_ms)?;
+        // Before anything is taken from a tenant's limits.
+        self.open.has_room()?;
         let key = key.and_then(|key| http::HeaderValue::from_bytes(key.as_encoded_bytes()).ok());
         let wanted = wanted::request(&self.state, key, asked).map_err(|problem| status(&problem))?;
-        self.open.has_room()?;
         let undecided = pick::ask(
             &self.state,
             wanted.request,

@@ -15,7 +15,7 @@ use crate::server::{self, DECISIONS, MODELS, State};
 use crate::{head, proxy};
 
 /// The methods of what is read only.
-const READ: &str = "GET, HEAD";
+pub(crate) const READ: &str = "GET, HEAD";
 
 /// Answers one request of a client.
 pub(crate) async fn respond(state: Arc<State>, mut request: http::Request<Incoming>) -> ClientResponse {
@@ -56,7 +56,7 @@ async fn answer(state: Arc<State>, request: http::Request<Incoming>) -> ClientRe
 async fn answer_to(state: Arc<State>, caller: &Caller, request: http::Request<Incoming>) -> ClientResponse {
     let path = request.uri().path();
     if let Some(endpoint) = Endpoint::from_path(path) {
-        return proxy::complete(state, endpoint, request).await;
+        return proxy::complete(state, caller, endpoint, request).await;
     }
     if path.starts_with(RESPONSES) {
         return responses::pass(&state, caller, request).await;
@@ -118,7 +118,7 @@ fn version() -> ClientResponse {
     )
 }
 
-fn not_allowed(method: &Method, path: &str, allowed: &'static str) -> ClientResponse {
+pub(crate) fn not_allowed(method: &Method, path: &str, allowed: &'static str) -> ClientResponse {
     let method: String = method.as_str().chars().take(32).collect();
     let mut response = error(&ErrorResponse::method_not_allowed(&method, &shortened(path), allowed));
     response

@@ -403,9 +403,12 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
     }
     let admin_addr = admin.as_ref().map(|(_, addr)| *addr);
     if let Some((listener, _)) = admin {
-        // Operators look on while answers run out: it ends with the router.
-        let (side, never) = (door(Side::Admin, None), stopping.clone());
-        tasks.push(tokio::spawn(accept(listener, side, never, config.drain_timeout)));
+        let (side, drain_timeout) = (door(Side::Admin, None), config.drain_timeout);
+        tasks.push(tokio::spawn(async move {
+            // Operators look on while answers run out: it ends with the router.
+            let (_open, never) = watch::channel(false);
+            accept(listener, side, never, drain_timeout).await;
+        }));
     }
     let public = door(Side::Public, tls);
     let server = tokio::spawn(accept(listener, public, stopping, config.drain_timeout));

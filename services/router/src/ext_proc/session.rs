@@ -226,7 +226,10 @@ impl Session {
         // Envoy sends an id with every request, unless it is told not to.
         let mut headers = head.headers;
         self.state.journal.name(&mut headers, &self.state.process);
-        let (mut asked, mut request) = match understand(&self.state, endpoint, headers, body.clone()) {
+        let understood = self.state.access().caller(&headers);
+        let understood =
+            understood.and_then(|caller| understand(&self.state, &caller, endpoint, headers, body.clone()));
+        let (mut asked, mut request) = match understood {
             Ok(understood) => understood,
             Err(problem) => return Ok(self.refuse(&problem)),
         };
@@ -236,6 +239,9 @@ impl Session {
         } else if !only.is_empty() {
             request.wishes.only.retain(|name| only.contains(name));
             if request.wishes.only.is_empty() {
+                if let Some(reservation) = asked.reservation.take() {
+                    reservation.settle(self.state.driver.now(), 0);
+                }
                 let problem =
                     "The instance that this request belongs to is not among the endpoints that the gateway offers.";
                 return Ok(self.refuse(&ErrorResponse::unavailable(problem)));

@@ -52,6 +52,7 @@ pub(super) fn request(state: &State, key: Option<HeaderValue>, asked: v1::PickRe
     if let Some(key) = key {
         wishes.insert(header::AUTHORIZATION, key);
     }
+    let caller = state.access().caller(&wishes)?;
     match asked.prompt {
         Some(Prompt::Body(body)) => {
             if !asked.model.is_empty() || asked.max_output_tokens.is_some() || asked.streams {
@@ -64,7 +65,7 @@ pub(super) fn request(state: &State, key: Option<HeaderValue>, asked: v1::PickRe
             if body.content.len() > state.max_body_bytes {
                 return Err(Box::new(ErrorResponse::too_large(state.max_body_bytes as u64)));
             }
-            let (mut asked, request) = understand(state, endpoint, wishes, body.content.into())?;
+            let (mut asked, request) = understand(state, &caller, endpoint, wishes, body.content.into())?;
             Ok(Wanted {
                 request,
                 prompt_chars: asked.head.prompt_chars,
@@ -76,7 +77,6 @@ pub(super) fn request(state: &State, key: Option<HeaderValue>, asked: v1::PickRe
             if asked.model.is_empty() {
                 return Err(invalid("`model` is empty; name a model, or `auto`"));
             }
-            let caller = state.access().caller(&wishes)?;
             caller.check_model(&asked.model)?;
             let opening = Opening {
                 door: Door::Route,
@@ -88,7 +88,6 @@ pub(super) fn request(state: &State, key: Option<HeaderValue>, asked: v1::PickRe
                 stream: asked.streams,
                 bytes_in: 0,
             };
-            let refuse = |error: headers::HeaderError| invalid(error.to_string());
             let mut request = Request {
                 id: RequestId(0),
                 target: if asked.model == AUTO {
@@ -102,7 +101,7 @@ pub(super) fn request(state: &State, key: Option<HeaderValue>, asked: v1::PickRe
                 streams: asked.streams,
                 forecast: None,
                 prefix: Prefix::default(),
-                wishes: headers::wishes(&wishes, state.driver.now()).map_err(refuse)?,
+                wishes: headers::wishes(&wishes, state.driver.now()).map_err(|error| Box::new(error.into()))?,
             };
             let prompt_chars = match prompt {
                 Some(Prompt::Tokens(tokens)) if tokens > 0 => {
