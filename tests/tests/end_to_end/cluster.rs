@@ -91,22 +91,12 @@ pub(crate) async fn router(control: &str, name: &str) -> (Process, Client) {
 }
 
 pub(crate) async fn router_with(control: &str, name: &str, policy: &str) -> (Process, Client) {
-    let arguments = [
-        "router",
-        "--control",
-        control,
-        "--listen",
-        ANY,
-        "--name",
-        name,
-        "--policy",
-        policy,
-    ];
-    started(&arguments).await
+    started(control, name, ["--policy", policy]).await
 }
 
-async fn started(arguments: &[&str]) -> (Process, Client) {
-    let mut process = Process::start(arguments);
+async fn started(control: &str, name: &str, more: [&str; 2]) -> (Process, Client) {
+    let usual = ["router", "--control", control, "--listen", ANY, "--name", name];
+    let mut process = Process::start(&[&usual[..], &more].concat());
     let router = url(&process.line_with("router: http").await);
     let admin = url(&process.line_with("router: admin").await);
     let client = Client::new(router.trim_end_matches("/v1")).with_admin(admin.trim_end_matches("/metrics"));
@@ -115,18 +105,7 @@ async fn started(arguments: &[&str]) -> (Process, Client) {
 
 /// A router in its own process under the `[scheduler]` of a fleet file.
 pub(crate) async fn router_under(control: &str, name: &str, fleet: &FleetFile) -> (Process, Client) {
-    let arguments = [
-        "router",
-        "--control",
-        control,
-        "--listen",
-        ANY,
-        "--name",
-        name,
-        "--fleet",
-        fleet.path(),
-    ];
-    started(&arguments).await
+    started(control, name, ["--fleet", fleet.path()]).await
 }
 
 /// Emulated engines, each a process of its own that can be killed and started again at the same address.

@@ -5,10 +5,24 @@ use std::time::{Duration, Instant};
 use crate::client::Client;
 use crate::cluster::{ControlPlane, FleetFile, agent, available, router_under, settled};
 use crate::eventually;
+use crate::process::Process;
 
 /// 64 slots of half a second, and 32 places in the queue.
 const FLEET: &str = "[scheduler]\nqueue_limit = 32\n\n[[model]]\nname = \"m\"\n\n[[pool]]\nname = \"box\"\nmodel = \"m\"\n\
                      service_ms = 500\nlimits = { max_num_seqs = 16 }\ncount = 4\n";
+
+/// The router's client once it knows all of them, and what must live as long.
+async fn fleet() -> (Client, (ControlPlane, Process, Process, FleetFile)) {
+    let fleet = FleetFile::new(FLEET);
+    let plane = ControlPlane::start("embedded").await;
+    let (agent, (router, client)) = tokio::join!(
+        agent(&plane.url, "node-a", &fleet),
+        router_under(&plane.url, "router-a", &fleet)
+    );
+    settled(&plane.url, 4, "router-a").await;
+    available(&client, 4).await;
+    (client, (plane, agent, router, fleet))
+}
 
 async fn ask(router: Client) -> (u16, Duration) {
     let started = Instant::now();
@@ -25,14 +39,7 @@ async fn ask(router: Client) -> (u16, Duration) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn four_hundred_clients_for_ninety_six_places() {
-    let fleet = FleetFile::new(FLEET);
-    let plane = ControlPlane::start("embedded").await;
-    let (_agent, (_router, client)) = tokio::join!(
-        agent(&plane.url, "node-a", &fleet),
-        router_under(&plane.url, "router-a", &fleet)
-    );
-    settled(&plane.url, 4, "router-a").await;
-    available(&client, 4).await;
+    let (client, _fleet) = fleet().await;
 
     let asking: Vec<_> = (0..400).map(|_| tokio::spawn(ask(client.clone()))).collect();
     eventually("the queue is seen from outside", || async {
@@ -77,14 +84,7 @@ async fn four_hundred_clients_for_ninety_six_places() {
 /// What an engine finds wrong with a request is the request's fault, however often.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_ask_nonsense_open_no_breaker() {
-    let fleet = FleetFile::new(FLEET);
-    let plane = ControlPlane::start("embedded").await;
-    let (_agent, (_router, client)) = tokio::join!(
-        agent(&plane.url, "node-a", &fleet),
-        router_under(&plane.url, "router-a", &fleet)
-    );
-    settled(&plane.url, 4, "router-a").await;
-    available(&client, 4).await;
+    let (client, _fleet) = fleet().await;
     // Longer than the box's context, which the router is not told.
     let long = "word ".repeat(60_000);
     let body = serde_json::json!({"model": "m", "messages": [{"role": "user", "content": long}], "max_tokens": 4});
