@@ -106,7 +106,8 @@ impl ConfigFile {
             Ok(file) => file,
             Err(error) => return (None, vec![source.syntax(&error)]),
         };
-        let is_service = file.router.is_some() || file.control_plane.is_some() || file.agent.is_some();
+        let is_service =
+            file.router.is_some() || file.control_plane.is_some() || file.agent.is_some() || file.tracing.is_some();
         let mut problems = Vec::from_iter(services::check(&source, file.router.as_ref()).err());
         let services = Services {
             router: file.router.take().map(Spanned::into_inner).unwrap_or_default(),

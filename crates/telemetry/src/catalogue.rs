@@ -234,8 +234,10 @@ mod tests {
                 "{}",
                 entry.name
             );
-            assert!(
-                entry.kind != Kind::Histogram || entry.name.ends_with("_seconds"),
+            // How long something took is a histogram; a gauge may say how long something has lasted.
+            assert_eq!(
+                entry.kind == Kind::Histogram || (entry.kind == Kind::Gauge && entry.unit == "seconds"),
+                entry.name.ends_with("_seconds"),
                 "{}",
                 entry.name
             );

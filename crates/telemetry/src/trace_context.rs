@@ -26,32 +26,6 @@ impl TraceContext {
         span.is_valid().then_some(Self { span })
     }
 
-    /// The start of a new trace, not sampled unless `sampled`.
-    #[must_use]
-    pub fn root(sampled: bool) -> Self {
-        let flags = if sampled {
-            TraceFlags::SAMPLED
-        } else {
-            TraceFlags::default()
-        };
-        let ids = RandomIdGenerator::default();
-        Self {
-            span: SpanContext::new(
-                ids.new_trace_id(),
-                ids.new_span_id(),
-                flags,
-                false,
-                TraceState::default(),
-            ),
-        }
-    }
-
-    /// The caller's context continued, or a new trace that is not sampled.
-    #[must_use]
-    pub fn continue_from(headers: &HeaderMap) -> Self {
-        Self::extract(headers).map_or_else(|| Self::root(false), |caller| caller.child())
-    }
-
     /// The caller's context continued, with the caller's span; or a new trace, sampled in `ratio` of cases ([0, 1]).
     #[must_use]
     pub fn accept(headers: &HeaderMap, ratio: f64) -> (Self, Option<[u8; 8]>) {
@@ -65,27 +39,20 @@ impl TraceContext {
     /// (`TraceIdRatioBased` of the OpenTelemetry SDK specification).
     #[must_use]
     pub fn root_sampled(ratio: f64) -> Self {
-        let root = Self::root(false);
-        let bytes = root.span.trace_id().to_bytes();
-        let low = bytes[8..].iter().fold(0_u64, |low, byte| (low << 8) | u64::from(*byte));
+        let ids = RandomIdGenerator::default();
+        let trace_id = ids.new_trace_id();
+        let low = trace_id.to_bytes()[8..]
+            .iter()
+            .fold(0_u64, |low, byte| (low << 8) | u64::from(*byte));
         let share = (low >> 1) as f64 / (1_u64 << 63) as f64;
-        if share < ratio {
-            root.with_flags(TraceFlags::SAMPLED)
+        let flags = if share < ratio {
+            TraceFlags::SAMPLED
         } else {
-            root
+            TraceFlags::default()
+        };
+        Self {
+            span: SpanContext::new(trace_id, ids.new_span_id(), flags, false, TraceState::default()),
         }
-    }
-
-    fn with_flags(self, flags: TraceFlags) -> Self {
-        let span = self.span;
-        let span = SpanContext::new(
-            span.trace_id(),
-            span.span_id(),
-            flags,
-            false,
-            span.trace_state().clone(),
-        );
-        Self { span }
     }
 
     /// The trace id and the span id as they are on the wire.
@@ -201,7 +168,7 @@ mod tests {
     fn a_child_keeps_the_trace_and_changes_the_span() {
         let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
         let incoming = headers(&[("traceparent", &parent), ("tracestate", "a=1"), ("tracestate", "b=2")]);
-        let child = TraceContext::continue_from(&incoming);
+        let child = TraceContext::accept(&incoming, 0.0).0;
         assert_eq!(child.trace_id(), TRACE);
         assert_ne!(child.span_id(), "b7ad6b7169203331");
         assert!(child.is_sampled());
@@ -240,9 +207,9 @@ mod tests {
         ] {
             let incoming = headers(&[("traceparent", bad)]);
             assert_eq!(TraceContext::extract(&incoming), None, "{bad}");
-            let fresh = TraceContext::continue_from(&incoming);
+            let fresh = TraceContext::accept(&incoming, 0.0).0;
             assert!(!fresh.is_sampled());
-            assert_ne!(fresh.trace_id(), TraceContext::root(true).trace_id());
+            assert_ne!(fresh.trace_id(), TraceContext::root_sampled(1.0).trace_id());
         }
     }
 }

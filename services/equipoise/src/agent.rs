@@ -66,14 +66,15 @@ pub(crate) async fn change(agent: &mut RunningAgent, engines: &mut Engines, flee
         tracing::error!("the file declares no instance any more; the old ones stay");
         return;
     }
-    let retired = match engines.change_to(fleet).await {
-        Ok(retired) => retired,
+    let prepared = match Box::pin(engines.prepare(fleet)).await {
+        Ok(prepared) => prepared,
         Err(error) => return tracing::error!("the instances stay as they were: {error:#}"),
     };
-    if let Err(error) = agent.replace_instances(engines.instances.clone()).await {
+    if let Err(error) = agent.replace_instances(prepared.instances.clone()).await {
         tracing::error!("the instances stay as they were: {error}");
+        return Box::pin(prepared.discard()).await;
     }
-    for emulator in retired {
+    for emulator in engines.take(prepared) {
         tokio::spawn(async move {
             tokio::time::sleep(FAREWELL).await;
             emulator.shutdown().await;

@@ -132,9 +132,9 @@ pub(crate) struct Up {
     /// emulated fleet of six instances. Followed: scheduler, tenants and pools change without a restart.
     #[arg(long, value_name = "FILE", visible_alias = "config", env = "EQUIPOISE_CONFIG")]
     pub(crate) fleet: Option<PathBuf>,
-    /// Where clients reach the OpenAI API.
-    #[arg(long, default_value = "127.0.0.1:8080", env = "EQUIPOISE_LISTEN")]
-    pub(crate) listen: SocketAddr,
+    /// Where clients reach the OpenAI API. Default: 127.0.0.1:8080.
+    #[arg(long, env = "EQUIPOISE_LISTEN")]
+    pub(crate) listen: Option<SocketAddr>,
     /// Serve the router's gRPC (route service, external processing, feedback) here.
     #[arg(long, env = "EQUIPOISE_GRPC_LISTEN")]
     pub(crate) grpc_listen: Option<SocketAddr>,

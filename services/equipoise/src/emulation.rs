@@ -34,6 +34,23 @@ pub(crate) struct Engines {
     emulators: BTreeMap<String, (DeclaredInstance, RunningEmulator)>,
 }
 
+/// Another fleet's engines, those that are new at work already.
+pub(crate) struct Prepared {
+    pub(crate) instances: Vec<v1::Instance>,
+    fresh: Vec<(DeclaredInstance, RunningEmulator)>,
+    /// Names of emulators that stay.
+    kept: Vec<String>,
+}
+
+impl Prepared {
+    /// Nobody wants them: stops those that were started for it.
+    pub(crate) async fn discard(self) {
+        for (_, emulator) in self.fresh {
+            emulator.shutdown().await;
+        }
+    }
+}
+
 impl Engines {
     /// Starts an emulator, on a free port of the loopback interface, for every instance without an endpoint.
     pub(crate) async fn start(fleet: &FleetConfig) -> anyhow::Result<Self> {
@@ -41,18 +58,21 @@ impl Engines {
             instances: Vec::new(),
             emulators: BTreeMap::new(),
         };
-        engines.change_to(fleet).await?;
+        let prepared = engines.prepare(fleet).await?;
+        engines.take(prepared);
         Ok(engines)
     }
 
-    /// Takes another fleet's instances. Emulators that are in both go on; those that are in the old one only are handed
-    /// back: they serve until they are shut down.
-    pub(crate) async fn change_to(&mut self, fleet: &FleetConfig) -> anyhow::Result<Vec<RunningEmulator>> {
-        let mut instances = Vec::new();
-        let mut fresh = Vec::new();
+    /// Starts what another fleet needs beside what is there; nothing changes before [`Engines::take`].
+    pub(crate) async fn prepare(&self, fleet: &FleetConfig) -> anyhow::Result<Prepared> {
+        let mut prepared = Prepared {
+            instances: Vec::new(),
+            fresh: Vec::new(),
+            kept: Vec::new(),
+        };
         for (index, declared) in fleet.instances.iter().enumerate() {
             if let Some(real) = instance::real(declared) {
-                instances.push(real);
+                prepared.instances.push(real);
                 continue;
             }
             let name = &declared.spec.name;
@@ -61,35 +81,40 @@ impl Engines {
                 .get(name)
                 .filter(|(held, _)| is_same_engine(held, declared));
             let addr = match kept {
-                Some((_, emulator)) => emulator.addr(),
+                Some((_, emulator)) => {
+                    prepared.kept.push(name.clone());
+                    emulator.addr()
+                }
                 None => {
                     let config = emulator_config(fleet, index, declared)?;
                     let emulator = Emulator::start(config)
                         .await
                         .with_context(|| format!("instance {name} cannot be emulated"))?;
                     let addr = emulator.addr();
-                    fresh.push((declared.clone(), emulator));
+                    prepared.fresh.push((declared.clone(), emulator));
                     addr
                 }
             };
-            instances.push(instance::on_the_wire(&declared.spec, format!("http://{addr}"), true));
+            let endpoint = format!("http://{addr}");
+            prepared
+                .instances
+                .push(instance::on_the_wire(&declared.spec, endpoint, true));
         }
-        let wanted = |name: &str| {
-            instances
-                .iter()
-                .any(|instance| instance.emulated && instance.name == name)
-        };
-        let (kept, gone) = std::mem::take(&mut self.emulators)
-            .into_iter()
-            .partition(|(name, _)| wanted(name));
-        self.emulators = kept;
-        let mut retired: Vec<RunningEmulator> = BTreeMap::into_values(gone).map(|(_, emulator)| emulator).collect();
-        for (declared, emulator) in fresh {
-            let before = self.emulators.insert(declared.spec.name.clone(), (declared, emulator));
-            retired.extend(before.map(|(_, emulator)| emulator));
+        Ok(prepared)
+    }
+
+    /// Takes a prepared fleet's instances. Emulators that are in both go on; those that are in the old one only are handed
+    /// back: they serve until they are shut down.
+    pub(crate) fn take(&mut self, prepared: Prepared) -> Vec<RunningEmulator> {
+        let mut before = std::mem::take(&mut self.emulators);
+        for name in prepared.kept {
+            self.emulators.extend(before.remove_entry(&name));
         }
-        self.instances = instances;
-        Ok(retired)
+        for (declared, emulator) in prepared.fresh {
+            self.emulators.insert(declared.spec.name.clone(), (declared, emulator));
+        }
+        self.instances = prepared.instances;
+        before.into_values().map(|(_, emulator)| emulator).collect()
     }
 
     /// How many are emulated.

@@ -16,10 +16,7 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 pub(crate) async fn run(options: cli::Router) -> anyhow::Result<()> {
     let file = scheduling::config(options.fleet.as_deref())?;
     let section = file.services.router.clone();
-    let listen = options
-        .listen
-        .or(section.listen.map(|listen| listen.0))
-        .unwrap_or(LISTEN);
+    let listen = listen(options.listen, &section);
     let name = options
         .name
         .or(section.name.clone())
@@ -67,6 +64,11 @@ pub(crate) async fn run(options: cli::Router) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where clients come in.
+pub(crate) fn listen(asked: Option<SocketAddr>, section: &RouterSection) -> SocketAddr {
+    asked.or(section.listen.map(|listen| listen.0)).unwrap_or(LISTEN)
+}
+
 /// What `[router]` says, and over it the command line.
 pub(crate) fn settle(config: &mut RouterConfig, section: &RouterSection, options: &Scheduling) {
     if let Some(predictor) = &section.predictor {
@@ -94,6 +96,9 @@ pub(crate) fn settle(config: &mut RouterConfig, section: &RouterSection, options
 pub(crate) fn tracing(section: &TracingSection) -> anyhow::Result<Option<OtlpSettings>> {
     let mut settings = OtlpSettings::new(section.otlp_endpoint.clone().unwrap_or_default());
     if let Some(ratio) = section.sample_ratio {
+        if !(0.0..=1.0).contains(&ratio) {
+            anyhow::bail!("[tracing]: sample_ratio is {ratio}; it must be from 0 to 1");
+        }
         settings.sample_ratio = ratio;
     }
     if let Some(name) = &section.service_name {

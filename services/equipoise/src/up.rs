@@ -28,9 +28,10 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
     let plane = ControlPlane::start(plane_config, store.clone()).await?;
     let control = format!("http://{}", plane.grpc_addr());
     // The router before the engines: a taken port is found out before anything else is started.
-    let mut router_config = RouterConfig::new("router-0", options.listen, &control);
-    router_config.scheduler = scheduler;
     let section = &file.services.router;
+    let listen = router::listen(options.listen, section);
+    let mut router_config = RouterConfig::new("router-0", listen, &control);
+    router_config.scheduler = scheduler;
     router_config.grpc_listen = options.grpc_listen.or(section.grpc_listen.map(|listen| listen.0));
     router::settle(&mut router_config, section, &options.scheduling);
     router_config.tracing = router::tracing(&file.services.tracing)?;

@@ -1,11 +1,8 @@
 //! Configuration files: examined, and followed while everything runs.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
-use crate::client::chat;
 use crate::cluster::{FleetFile, Up, available};
 use crate::eventually;
+use crate::load::{Asking, Load};
 use crate::process::{run, succeed};
 
 fn fleet(scheduler: &str, pools: &[(&str, usize, &str)]) -> String {
@@ -18,56 +15,6 @@ fn fleet(scheduler: &str, pools: &[(&str, usize, &str)]) -> String {
     text
 }
 
-/// Asks for ever, one after the other, from several tasks; counts answers, and keeps what was no answer.
-struct Load {
-    stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU32>,
-    tasks: Vec<tokio::task::JoinHandle<Vec<String>>>,
-}
-
-impl Load {
-    fn start(up: &Up) -> Self {
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-        let tasks = (0..4).map(|_| {
-            let (router, stop, answered) = (up.router.clone(), Arc::clone(&stop), Arc::clone(&answered));
-            tokio::spawn(async move {
-                let mut wrong = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    let answer = router
-                        .post(crate::client::CHAT, &[], chat("auto", 20).to_string())
-                        .await;
-                    if answer.status == 200 {
-                        answered.fetch_add(1, Ordering::Relaxed);
-                    } else {
-                        wrong.push(answer.text());
-                    }
-                }
-                wrong
-            })
-        });
-        let tasks = tasks.collect();
-        Self { stop, answered, tasks }
-    }
-
-    /// Waits until so many more were answered.
-    async fn goes_on(&self, more: u32) {
-        let before = self.answered.load(Ordering::Relaxed);
-        eventually("the load goes on", || async {
-            (self.answered.load(Ordering::Relaxed) >= before + more).then_some(())
-        })
-        .await;
-    }
-
-    async fn end(self) -> Vec<String> {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut wrong = Vec::new();
-        for task in self.tasks {
-            wrong.extend(task.await.expect("a task ends"));
-        }
-        wrong
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changes_under_load_costs_no_request() {
     let file = FleetFile::new(&fleet("", &[("old", 2, "labels = { zone = \"a\" }")]));
@@ -76,8 +23,14 @@ async fn a_file_that_changes_under_load_costs_no_request() {
     let record = folder.path().join("events.jsonl");
     let record = record.to_str().expect("UTF-8");
     let mut up = Up::start(&["--fleet", file.path(), "--record", record]).await;
-    let load = Load::start(&up);
-    load.goes_on(20).await;
+    let asking = Asking {
+        model: "auto",
+        max_tokens: 20,
+        streams: false,
+        tenants: &[],
+    };
+    let load = Load::start(&up.router, 4, &asking);
+    load.more(20).await;
 
     // Another policy, a tenant that may go nowhere, and a pool more.
     let scheduler = "[scheduler]\npolicy = \"round-robin\"\n[tenants.acme]\nlabels = { zone = \"moon\" }\n";
@@ -96,12 +49,12 @@ async fn a_file_that_changes_under_load_costs_no_request() {
         (answer.status == 200).then_some(())
     })
     .await;
-    load.goes_on(50).await;
+    load.more(50).await;
 
     // The old pool goes.
     write(&fleet("", &[("new", 3, "")]));
     available(&up.router, 3).await;
-    load.goes_on(50).await;
+    load.more(50).await;
     for _ in 0..4 {
         let answer = up.router.chat("auto", 1, &[("x-equipoise-tenant", "acme")]).await;
         assert!(answer.instance().starts_with("new-"), "{}", answer.instance());
@@ -118,19 +71,13 @@ async fn a_file_that_changes_under_load_costs_no_request() {
         (refused().await >= Some(1.0)).then_some(())
     })
     .await;
-    load.goes_on(20).await;
+    load.more(20).await;
     let applied = up
         .router
         .metric("equipoise_router_config_reloads_total", "applied")
         .await;
     assert!(applied >= Some(2.0), "{applied:?}");
-    let wrong = load.end().await;
-    assert!(
-        wrong.is_empty(),
-        "{} requests failed, the first: {}",
-        wrong.len(),
-        wrong[0]
-    );
+    load.stop_without_loss().await;
     up.process.line_with("no policy is called `magic`").await;
     up.process.stop().await;
     // The changes are in the event log: what was decided before, between and after them is decided again.

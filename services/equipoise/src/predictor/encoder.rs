@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use equipoise_encoder::SentenceEncoder;
 use equipoise_predict::{Embedder, ExternalEncoder};
+use equipoise_simulator::{cores, parallel_map};
 
+use super::evaluate::percentile;
 use crate::terminal::complain;
 
 /// Reads `config.json`, `model.safetensors` and `vocab.txt`.
@@ -50,39 +52,23 @@ impl Embedder for Remembered {
     }
 }
 
-/// The encoder of a folder with the vectors of these texts, and the median and the 99th percentile of the time that one took
-/// on one thread.
-pub(super) fn remember(folder: &Path, texts: &[&str]) -> anyhow::Result<(ExternalEncoder, [Duration; 2])> {
+/// The encoder of a folder with the vectors of these texts, and the median and the 99th percentile of the microseconds
+/// that one took on one thread.
+pub(super) fn remember(folder: &Path, texts: &[&str]) -> anyhow::Result<(ExternalEncoder, [f64; 2])> {
     let encoder = read(folder)?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = cores();
     complain(&format!("encoding {} prompts on {threads} threads", texts.len()));
-    let encode = |first: usize| {
-        let mut encoded = Vec::new();
-        for text in texts.iter().skip(first).step_by(threads) {
-            let start = Instant::now();
-            let vector = encoder.embed(text);
-            encoded.push(((*text).to_owned(), vector, start.elapsed()));
-        }
-        encoded
+    let encode = |text: &str| {
+        let start = Instant::now();
+        let vector = encoder.embed(text);
+        (text.to_owned(), vector, start.elapsed().as_secs_f64() * 1e6)
     };
-    let parts = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|first| scope.spawn(move || encode(first))).collect();
-        workers
-            .into_iter()
-            .map(std::thread::ScopedJoinHandle::join)
-            .collect::<Vec<_>>()
-    });
-    let (mut vectors, mut times) = (BTreeMap::new(), Vec::new());
-    for part in parts {
-        let part = part.map_err(|_| anyhow::anyhow!("a thread that encoded prompts has ended early"))?;
-        for (text, vector, time) in part {
-            vectors.insert(text, vector);
-            times.push(time);
-        }
+    let (mut vectors, mut micros) = (BTreeMap::new(), Vec::new());
+    for (text, vector, took) in parallel_map(texts.to_vec(), threads, encode) {
+        vectors.insert(text, vector);
+        micros.push(took);
     }
-    times.sort();
-    let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1)));
-    let micros = [50, 99].map(|percent| at(percent).copied().unwrap_or_default());
+    let micros = [0.5, 0.99].map(|share| percentile(&mut micros, share));
     let fingerprint = encoder.fingerprint();
     let remembered = Remembered { encoder, vectors };
     Ok((ExternalEncoder::new(Arc::new(remembered), fingerprint), micros))

@@ -238,9 +238,8 @@ struct Encoded {
 impl Encoded {
     fn train(folder: &Path, graded: &Graded, seen: &[&GradedPrompt], seed: u64) -> anyhow::Result<Self> {
         let texts: Vec<&str> = graded.set.prompts.iter().map(|prompt| prompt.text.as_str()).collect();
-        let (encoder, times) = super::encoder::remember(folder, &texts)?;
+        let (encoder, [p50, p99]) = super::encoder::remember(folder, &texts)?;
         let trainer = trainer(graded, seen, seed, Some(encoder))?;
-        let [p50, p99] = times.map(|time| time.as_secs_f64() * 1e6);
         Ok(Self {
             predictors: ENCODED
                 .map(|kind| (format!("{kind}{ENCODED_SUFFIX}"), trainer.train(kind)))
@@ -377,7 +376,7 @@ pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
     if count > 0.0 { sum / count } else { 0.0 }
 }
 
-fn percentile(values: &mut [f64], share: f64) -> f64 {
+pub(super) fn percentile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     #[expect(
         clippy::cast_precision_loss,

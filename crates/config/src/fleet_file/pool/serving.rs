@@ -12,7 +12,7 @@ use crate::{ConfigError, UnknownPhysics};
 impl PoolTable {
     /// Whether any of the keys of this file is there.
     pub(super) fn has_serving_keys(&self) -> bool {
-        !declared(self).is_default()
+        first_key(self).is_some()
     }
 }
 
@@ -48,36 +48,26 @@ pub(super) fn serving(source: &Source<'_>, pool: &PoolTable) -> Result<Option<Se
 }
 
 fn first_key(pool: &PoolTable) -> Option<Range<usize>> {
-    KEYS.iter().find_map(|key| span(pool, key))
+    spans(pool).into_iter().find_map(|(_, span)| span)
 }
 
-const KEYS: [&str; 10] = [
-    "runtime",
-    "weights",
-    "kv_cache",
-    "pipeline_parallel",
-    "data_parallel",
-    "expert_parallel",
-    "link",
-    "speculative",
-    "prefill",
-    "sleep",
-];
-
-fn span(pool: &PoolTable, key: &str) -> Option<Range<usize>> {
-    match key {
-        "runtime" => pool.runtime.as_ref().map(Spanned::span),
-        "weights" => pool.weights.as_ref().map(Spanned::span),
-        "kv_cache" => pool.kv_cache.as_ref().map(Spanned::span),
-        "pipeline_parallel" => pool.pipeline_parallel.as_ref().map(Spanned::span),
-        "data_parallel" => pool.data_parallel.as_ref().map(Spanned::span),
-        "expert_parallel" => pool.expert_parallel.as_ref().map(Spanned::span),
-        "link" => pool.link.as_ref().map(Spanned::span),
-        "speculative" => pool.speculative.as_ref().map(Spanned::span),
-        "prefill" => pool.prefill.as_ref().map(Spanned::span),
-        "sleep" => pool.sleep.as_ref().map(Spanned::span),
-        _ => None,
+/// The keys, and where those stand that are there.
+fn spans(pool: &PoolTable) -> [(&'static str, Option<Range<usize>>); 10] {
+    fn span<T>(key: Option<&Spanned<T>>) -> Option<Range<usize>> {
+        key.map(Spanned::span)
     }
+    [
+        ("runtime", span(pool.runtime.as_ref())),
+        ("weights", span(pool.weights.as_ref())),
+        ("kv_cache", span(pool.kv_cache.as_ref())),
+        ("pipeline_parallel", span(pool.pipeline_parallel.as_ref())),
+        ("data_parallel", span(pool.data_parallel.as_ref())),
+        ("expert_parallel", span(pool.expert_parallel.as_ref())),
+        ("link", span(pool.link.as_ref())),
+        ("speculative", span(pool.speculative.as_ref())),
+        ("prefill", span(pool.prefill.as_ref())),
+        ("sleep", span(pool.sleep.as_ref())),
+    ]
 }
 
 /// Where in the file the error is.
@@ -89,5 +79,6 @@ pub(super) fn place(pool: &PoolTable, error: &UnknownPhysics) -> Range<usize> {
         | UnknownPhysics::Shape { .. }
         | UnknownPhysics::Measured { .. } => None,
     };
-    key.and_then(|key| span(pool, key)).unwrap_or_else(|| pool.name.span())
+    key.and_then(|key| spans(pool).into_iter().find(|(name, _)| *name == key)?.1)
+        .unwrap_or_else(|| pool.name.span())
 }
