@@ -68,6 +68,12 @@ pub enum ScenarioError {
     /// The simulation does not start.
     #[error(transparent)]
     Simulation(#[from] SimulationError),
+    /// Energy was lost or made up.
+    #[error("policy {policy}: attributed + idle + unattributed is not what was measured; please report this")]
+    Energy {
+        /// Whose run it was.
+        policy: String,
+    },
 }
 
 /// Sees every request of a cell, beside the report.
@@ -205,6 +211,9 @@ impl Scenario {
             sink,
         };
         let result = simulate_stream(&fleet, records.into_iter().map(Ok), &options, &mut both)?;
+        if !result.energy.is_conserved() {
+            return Err(ScenarioError::Energy { policy: result.policy });
+        }
         Ok((result, both.distributions))
     }
 

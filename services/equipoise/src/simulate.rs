@@ -71,15 +71,11 @@ pub(crate) fn run(options: &cli::Simulate) -> anyhow::Result<ExitCode> {
     } else {
         simulate(&fleet, &workload.records, &simulation)?
     };
-    let json = || to_json(&results);
-    match options.json.as_deref() {
-        Some(path) if path == Path::new("-") => say(json().trim_end()),
-        Some(path) => {
-            std::fs::write(path, json()).with_context(|| format!("cannot write {}", path.display()))?;
-            say(render_table(&results).trim_end());
-        }
-        None => say(render_table(&results).trim_end()),
-    }
+    put(
+        options.json.as_deref(),
+        || Ok(to_json(&results)),
+        || render_table(&results),
+    )?;
     if let Some(result) = results.iter().find(|result| !result.energy.is_conserved()) {
         bail!(
             "policy {}: attributed + idle + unattributed is not what was measured; please report this",
@@ -170,7 +166,7 @@ fn notes(options: &cli::Simulate, fleet: &FleetConfig, requests: usize, simulati
     ]
 }
 
-fn write_page(path: &Path, report: &Report) -> anyhow::Result<()> {
+pub(crate) fn write_page(path: &Path, report: &Report) -> anyhow::Result<()> {
     std::fs::write(path, report.html()).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -199,14 +195,23 @@ fn scenario(options: &cli::Simulate, path: &Path) -> anyhow::Result<()> {
     if let Some(path) = &options.html {
         write_page(path, &report)?;
     }
-    let json = || serde_json::to_string_pretty(&report.runs);
-    match options.json.as_deref() {
-        Some(path) if path == Path::new("-") => say(&json()?),
+    let json = || Ok(serde_json::to_string_pretty(&report.runs)?);
+    put(options.json.as_deref(), json, || render_report(&report))
+}
+
+/// The table, and the figures as JSON where somebody asked for them: beside it, or in its place for `-`.
+fn put(
+    path: Option<&Path>,
+    json: impl FnOnce() -> anyhow::Result<String>,
+    table: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    match path {
+        Some(path) if path == Path::new("-") => say(json()?.trim_end()),
         Some(path) => {
             std::fs::write(path, json()?).with_context(|| format!("cannot write {}", path.display()))?;
-            say(render_report(&report).trim_end());
+            say(table().trim_end());
         }
-        None => say(render_report(&report).trim_end()),
+        None => say(table().trim_end()),
     }
     Ok(())
 }

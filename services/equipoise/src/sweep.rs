@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use equipoise_config::ScenarioFile;
 use equipoise_simulator::{CellDone, MergedSweep, Scenario, ScenarioCell, Shard, cores, render_report, run_sweep};
 
+use crate::simulate::write_page;
 use crate::terminal::{complain, overwrite, say};
 
 #[derive(Debug, Args)]
@@ -106,7 +107,7 @@ fn write(folder: &Path, merged: MergedSweep, table: Option<&Path>, html: Option<
     merged.write(&table)?;
     let runs = merged.runs();
     let report = merged.report();
-    std::fs::write(&html, report.html()).with_context(|| format!("cannot write {}", html.display()))?;
+    write_page(&html, &report)?;
     say(render_report(&report).trim_end());
     say(&format!("\n{runs} runs: {}, {}", table.display(), html.display()));
     Ok(())
