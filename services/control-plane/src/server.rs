@@ -209,7 +209,6 @@ async fn serve_grpc(router: Router, listener: TcpListener, shutdown: Cancellatio
 /// takes a tenth of its time at most: a large fleet is told of less often.
 async fn tell_routers(plane: Arc<Plane>) {
     let mut pause = GATHER;
-    let mut looked_after = None;
     loop {
         tokio::select! {
             () = plane.shutdown.cancelled() => return,
@@ -217,17 +216,14 @@ async fn tell_routers(plane: Arc<Plane>) {
             () = plane.changed.notified() => tokio::time::sleep(pause).await,
         }
         let now = Instant::now();
-        let ticked = plane.routing.lock().tick(now);
+        let (ticked, (instances, healthy)) = {
+            let mut routing = plane.routing.lock();
+            (routing.tick(now), routing.fleet.counts(now))
+        };
         pause = (9 * now.elapsed()).clamp(GATHER, TICK);
+        plane.forget_silent_leases();
         let metrics = &plane.metrics;
         metrics.watch_overflows.inc_by(ticked.overflowed);
-        // The rest is not for every push.
-        if looked_after.is_some_and(|before| now.duration_since(before) < TICK) {
-            continue;
-        }
-        looked_after = Some(now);
-        plane.forget_silent_leases();
-        let (instances, healthy) = plane.routing.lock().fleet.counts(now);
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         metrics.watchers.set(gauge(ticked.watchers));
         metrics.routers.set(gauge(ticked.routers));
