@@ -179,10 +179,10 @@ mod tests {
             ("dense", "J/token", 0.10),
             ("dense", "W", 0.08),
             ("dense", "step time", 0.10),
-            ("mixtures", "J/token", 0.20),
-            ("mixtures", "W", 0.20),
-            ("mixtures", "step time", 0.14),
-            ("dense", "J/token, calibrated", 0.03),
+            ("mixtures", "J/token", 0.10),
+            ("mixtures", "W", 0.12),
+            ("mixtures", "step time", 0.12),
+            ("dense", "J/token, calibrated", 0.025),
             ("mixtures", "J/token, calibrated", 0.06),
         ] {
             let wanted = |row: &Comparison| row.figure == figure && row.half == Half::HeldOut && row.set.contains(kind);
