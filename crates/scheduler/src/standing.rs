@@ -27,7 +27,7 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    fn of(now: Timestamp, fleet: &Fleet, instance: &Instance) -> Self {
+    pub(crate) fn of(now: Timestamp, fleet: &Fleet, instance: &Instance) -> Self {
         Self {
             model: instance.model,
             verdict: check_instance(now, fleet, instance),
