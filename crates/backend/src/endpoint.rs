@@ -99,7 +99,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// Headers that concern one connection only and must not be passed on (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [HeaderName; 8] = [
+static HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
@@ -112,6 +112,10 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 /// Removes the headers that concern one connection only, and those that `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most heads hold none: then one look at the names is all.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
