@@ -445,14 +445,18 @@ impl InstanceEstimator {
         }
     }
 
-    /// Learns from an answered request.
+    /// Learns from an answered request how far off it was predicted.
+    pub fn observe_error(&mut self, now: Timestamp, prediction: &Prediction, observation: &Observation) {
+        self.calibration.observe_answer(now, prediction, observation);
+    }
+
+    /// Learns from an answered request how fast the instance is.
     pub fn observe(&mut self, now: Timestamp, prediction: &Prediction, observation: &Observation) {
         let output = observation
             .output_tokens
             .map_or(prediction.estimate.output_tokens, f64::from)
             .max(1.0);
         let further = output - 1.0;
-        self.calibration.observe_answer(now, prediction, observation);
         // The wait for a slot was predicted on its own: what it explains is not the engine's speed. Where it was
         // overrated, a tenth of the time remains to learn from.
         let own_s = |seconds: f64| (seconds - prediction.estimate.queue_s).max(0.1 * seconds);

@@ -15,9 +15,12 @@ use crate::placement::{Decision, Placement};
 use crate::prospect::{Prospect, Prospects};
 use crate::queue::{Crowded, Gated, Newcomer, Pending, Queue, Walk};
 use crate::retry::RetryBudget;
+use crate::roster::Roster;
 use crate::standing::Standings;
 use crate::tenants::{Spending, Tenants};
 use crate::{Action, Dispatch, Event, Failure, FeedbackError, Judgement, Refusal, SchedulerConfig};
+
+pub use by_load::Sight;
 
 /// While requests wait, they are looked at again at least this often: room may come from another router's request.
 const QUEUE_POLL: Duration = Duration::from_millis(20);
@@ -42,6 +45,11 @@ pub struct Scheduler {
     random: RandomStream,
     /// How all instances stand in the batch that is being decided.
     standings: Standings,
+    /// Whether these are of the batch that is being decided.
+    looked: bool,
+    roster: Roster,
+    /// What was decided ahead of its event.
+    foreseen: Option<by_load::Foreseen>,
     // Reused between decisions.
     candidates: Vec<Candidate>,
     /// The policy's, of each candidate of a dispatch.
@@ -87,6 +95,9 @@ impl Scheduler {
             decisions: 0,
             random,
             standings: Standings::default(),
+            looked: false,
+            roster: Roster::default(),
+            foreseen: None,
             candidates: Vec::new(),
             scores: Vec::new(),
             ruled_out: Vec::new(),
@@ -106,6 +117,31 @@ impl Scheduler {
     pub fn without_explanations(mut self) -> Self {
         self.explains = false;
         self
+    }
+
+    /// The same, for who never asks for an SLO and looks at no bound of an estimate: none is worked out, or learned.
+    #[must_use]
+    pub fn without_bounds(mut self) -> Self {
+        self.fleet = self.fleet.without_bounds();
+        self
+    }
+
+    /// The same, for who never asks for an SLO and looks at nothing of a dispatch but where it goes. Under a policy that looks
+    /// at loads alone, which has to stay, no estimate is worked out or learned from, but for quality; else no bound.
+    #[must_use]
+    pub fn without_estimates(mut self) -> Self {
+        if self.looks_at_load_only() && self.config.tenants.is_empty() && self.cascade.is_off() {
+            self.fleet = self.fleet.without_estimates();
+            self
+        } else {
+            self.without_bounds()
+        }
+    }
+
+    /// Whether nothing depends on what is estimated, nor on the tokens of answers before their end.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.fleet.is_blind()
     }
 
     /// What it was told.
@@ -271,6 +307,18 @@ impl Scheduler {
 
     fn begin_batch(&mut self, now: Timestamp) {
         self.fleet.advance(now);
+        self.looked = false;
+        // A policy that looks at loads alone is content with the roster, until a request needs more.
+        if !self.looks_at_load_only() {
+            self.look_around(now);
+        }
+    }
+
+    /// Looks at all instances, once a batch.
+    fn look_around(&mut self, now: Timestamp) {
+        if std::mem::replace(&mut self.looked, true) {
+            return;
+        }
         self.standings.take(now, &self.fleet);
         let present = self.standings.iter().filter(|(_, standing)| standing.present);
         let mut loads = present.map(|(id, standing)| (id, standing.load, standing.slots));
@@ -299,13 +347,12 @@ impl Scheduler {
     }
 
     fn decide(&mut self, now: Timestamp, pending: &Pending, ahead: u32) -> Placement {
+        if let Some(placement) = self.decide_by_load(now, pending, ahead) {
+            return placement;
+        }
+        self.look_around(now);
         let (mut decision, policy, random) = self.decision(now, pending, ahead);
         decision.place(&pending.request, &pending.tried, policy, random)
-    }
-
-    /// Whether nobody ever sees what is predicted of the instances that a decision passes over.
-    fn looks_at_load_only(&self) -> bool {
-        !self.explains && self.policy.looks_at_load_only() && self.config.exploration.share <= 0.0
     }
 
     fn decision(
@@ -315,11 +362,7 @@ impl Scheduler {
         ahead: u32,
     ) -> (Decision<'_>, &mut dyn Policy, &mut RandomStream) {
         let left = self.tenants.left(now, pending.request.tenant.as_deref());
-        let shown_free_ones = self.config.late_binding && !self.policy.binds_late();
-        let terse = self.looks_at_load_only()
-            && pending.request.wishes.are_plain()
-            && left.is_none()
-            && (ahead == 0 || shown_free_ones);
+        let terse = self.is_terse(&pending.request, ahead) && left.is_none();
         let decision = Decision {
             now,
             left,
@@ -378,7 +421,9 @@ impl Scheduler {
             silent,
             candidate.prediction,
         );
-        self.standings.renew(now, &self.fleet, candidate.instance);
+        if self.looked {
+            self.standings.renew(now, &self.fleet, candidate.instance);
+        }
         if !self.improving {
             self.fleet.note_prefix(candidate.instance, &request.prefix.blocks);
         }
@@ -616,6 +661,7 @@ impl Scheduler {
     }
 }
 
+mod by_load;
 mod configure;
 mod escalation;
 mod feedback;

@@ -29,7 +29,7 @@ pub(crate) struct Standing {
 impl Standing {
     // Built in its place: a large fleet's rows would otherwise be copied at every decision.
     #[inline(always)]
-    fn of(now: Timestamp, fleet: &Fleet, instance: &Instance) -> Self {
+    pub(crate) fn of(now: Timestamp, fleet: &Fleet, instance: &Instance) -> Self {
         Self {
             model: instance.model,
             verdict: check_instance(now, fleet, instance),
