@@ -8,6 +8,7 @@ use equipoise_types::RandomStream;
 
 use super::Sizes;
 use crate::artifact::{ArtifactError, Reader, Writer};
+use crate::numeric::widened;
 use crate::training::Examples;
 
 /// Size and freedom of a forest; chosen, as the rest of our predictor, by cross-validation on the training parts of both
@@ -17,6 +18,9 @@ const MIN_LEAF: usize = 7;
 /// One coordinate in so many is tried for a split, each at the values of so many random prompts.
 const TRIED_OF: usize = 5;
 const THRESHOLDS: usize = 15;
+
+/// Trees that are walked down side by side.
+const WALKERS: usize = 16;
 
 /// A mean score as a byte: 254ths, or no grade in this leaf.
 const UNGRADED: u8 = u8::MAX;
@@ -117,29 +121,40 @@ impl Forest {
     /// Per model that was trained on its mean score in the leaves that the prompt falls into; `None` where it was not graded
     /// in any of them.
     pub(crate) fn scores(&self, vector: &[f32]) -> Vec<Option<f64>> {
-        let mut sums = vec![(0_u16, 0_u16); self.models];
-        for &root in &self.roots {
-            let mut at = root as usize;
-            let leaf = loop {
-                let node = self.nodes[at];
-                if node.coordinate() == LEAF {
-                    break node.low();
+        // Walks down all trees side by side: each waits for memory at every step, several at once wait no longer.
+        let mut leaves: Vec<u32> = self.roots.clone();
+        for walkers in leaves.chunks_mut(WALKERS) {
+            let mut walking = true;
+            while walking {
+                walking = false;
+                for at in walkers.iter_mut() {
+                    let next = self.step(*at, vector);
+                    walking |= next != *at;
+                    *at = next;
                 }
-                at = if vector[node.coordinate()] < node.threshold {
-                    at + 1
-                } else {
-                    node.low()
-                };
-            };
-            let means = &self.means[leaf * self.models..(leaf + 1) * self.models];
-            for ((sum, count), &mean) in sums.iter_mut().zip(means) {
-                let graded = u16::from(mean != UNGRADED);
-                *sum += graded * u16::from(mean);
-                *count += graded;
             }
         }
+        for at in &mut leaves {
+            *at = self.nodes[*at as usize].code & LOW;
+        }
+        let (mut sums, mut counts) = (vec![0_u16; self.models], vec![0_u16; self.models]);
+        add_leaves(&leaves, &self.means, &mut sums, &mut counts);
         let score = |(sum, count): (u16, u16)| f64::from(sum) / (f64::from(count) * f64::from(SCORE_STEPS));
-        sums.into_iter().map(|sum| (sum.1 > 0).then(|| score(sum))).collect()
+        let sums = sums.into_iter().zip(counts);
+        sums.map(|sum| (sum.1 > 0).then(|| score(sum))).collect()
+    }
+
+    /// The next node on the way of a prompt; a leaf's is itself.
+    #[inline]
+    fn step(&self, at: u32, vector: &[f32]) -> u32 {
+        let node = self.nodes[at as usize];
+        if node.coordinate() == LEAF {
+            at
+        } else if vector[node.coordinate()] < node.threshold {
+            at + 1
+        } else {
+            node.code & LOW
+        }
     }
 
     pub(crate) fn write(&self, writer: &mut Writer) {
@@ -186,6 +201,21 @@ impl Forest {
             nodes,
             means: reader.u8s(leaves.saturating_mul(sizes.models))?,
         })
+    }
+}
+
+widened! {
+    /// Adds up the mean scores of some leaves, and how many of them have one, for every model.
+    fn add_leaves(leaves: &[u32], means: &[u8], sums: &mut [u16], counts: &mut [u16]) {
+        let models = sums.len();
+        for &leaf in leaves {
+            let means = &means[leaf as usize * models..][..models];
+            for ((sum, count), &mean) in sums.iter_mut().zip(counts.iter_mut()).zip(means) {
+                let graded = u16::from(mean != UNGRADED);
+                *sum += graded * u16::from(mean);
+                *count += graded;
+            }
+        }
     }
 }
 
