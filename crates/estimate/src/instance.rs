@@ -264,6 +264,7 @@ impl InstanceEstimator {
                     confidence: 0.0,
                     ttft_s,
                     e2e_s,
+                    energy: Joules::default(),
                 },
             },
             quality,
@@ -496,8 +497,10 @@ impl InstanceEstimator {
                 ..StepWork::default()
             };
             if running > 0 {
-                self.energy
-                    .observe(now, power.0 - idle, physics.cost(&work).watts.0 - idle);
+                let (above, base) = (power.0 - idle, physics.cost(&work).watts.0 - idle);
+                let said = Watts(base * self.energy.factor(now));
+                self.calibration.observe_draw(now, Watts(above), said);
+                self.energy.observe(now, above, base);
             }
         }
     }

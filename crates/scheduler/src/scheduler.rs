@@ -486,9 +486,15 @@ impl Scheduler {
 
     fn wait(&mut self, now: Timestamp, pending: Pending, actions: &mut Vec<Action>) {
         let request = pending.request.id;
-        let decision = self.decision(now, &pending, 0).0;
-        let slo = decision.longest_wait_s(&pending.request);
-        let tokens = u64::from(pending.request.prompt_tokens).saturating_add(decision.prospects.answer_tokens());
+        let answer_tokens = Prospects::of(now, &self.fleet, &pending.request).answer_tokens();
+        let tokens = u64::from(pending.request.prompt_tokens).saturating_add(answer_tokens);
+        let limit = self.config.queue_limit as usize;
+        // Before anything is worked out that only those who wait need: an overloaded router refuses most.
+        let crowded_out = match self.queue.make_room(&pending.request, tokens, limit) {
+            Ok(crowded_out) => crowded_out,
+            Err(crowded) => return self.refuse_for_crowd(crowded, actions),
+        };
+        let slo = self.decision(now, &pending, 0).0.longest_wait_s(&pending.request);
         let slo = slo.map_or(Duration::MAX, |wait_s| {
             Duration::try_from_secs_f64(wait_s).unwrap_or_default()
         });
@@ -498,15 +504,11 @@ impl Scheduler {
             expires_at: self.patience_ends(&pending).min(pending.arrived_at + slo),
             pending,
         };
-        match self.queue.push(newcomer, self.config.queue_limit as usize) {
-            Ok((ahead, crowded_out)) => {
-                self.queue_poll.get_or_insert(now + QUEUE_POLL);
-                actions.push(Action::Queue { request, ahead });
-                if let Some(crowded_out) = crowded_out {
-                    self.refuse_for_crowd(crowded_out, actions);
-                }
-            }
-            Err(crowded) => self.refuse_for_crowd(crowded, actions),
+        let ahead = self.queue.push(newcomer);
+        self.queue_poll.get_or_insert(now + QUEUE_POLL);
+        actions.push(Action::Queue { request, ahead });
+        if let Some(crowded_out) = crowded_out {
+            self.refuse_for_crowd(crowded_out, actions);
         }
     }
 
