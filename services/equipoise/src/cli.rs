@@ -237,7 +237,7 @@ pub(crate) struct Simulate {
     /// A scenario file: fleet, workload, policies, seeds, faults and more in one, see docs/scenarios.md.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "fleet", "trace", "policy", "seed", "requests", "rate", "prompts", "ttft_slo_ms", "e2e_slo_ms", "feedback",
-        "mismatch", "record", "routers",
+        "mismatch", "record", "routers", "step_by_step",
     ])]
     pub(crate) scenario: Option<PathBuf>,
     /// Also write a report as a page of its own: frontiers, distributions, timelines, energy by cause.
@@ -308,6 +308,9 @@ pub(crate) struct Simulate {
     /// How often several routers are told of the fleet's state.
     #[arg(long, value_name = "MS", default_value_t = 100.0)]
     pub(crate) state_interval_ms: f64,
+    /// Make every step of an engine an event of its own: slower, and the same results to the bit.
+    #[arg(long)]
+    pub(crate) step_by_step: bool,
 }
 
 /// Graded prompts that requests can ask.
