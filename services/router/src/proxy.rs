@@ -83,7 +83,8 @@ pub(crate) async fn complete(
 ) -> ClientResponse {
     let kept = state.journal.kept(request.headers());
     match ask(&state, caller, endpoint, request).await {
-        Ok((asked, request)) => serve(state, asked, request).await,
+        // In a place of its own: as a part of every future around it, it would be copied once for each of them.
+        Ok((asked, request)) => Box::pin(serve(state, asked, request)).await,
         Err(problem) => {
             state.journal.rejected(&state, kept, endpoint.path(), &problem);
             error(&problem)
@@ -275,7 +276,7 @@ async fn serve(state: Arc<State>, mut asked: Asked, mut request: Request) -> Cli
                 let sent = send(&state, &asked, &dispatch, &mut ticket).await;
                 match sent {
                     Sent::Answered(answer) if cascade::is_gated(&asked, &dispatch) => {
-                        match cascade::hold(&asked, dispatch.clone(), answer).await {
+                        match Box::pin(cascade::hold(&asked, dispatch.clone(), answer)).await {
                             Taken::Held(answer) => {
                                 let judged = answer.judged(id);
                                 held = Some(answer);
@@ -423,7 +424,7 @@ async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &m
     *request.headers_mut() = engine_headers(asked);
     match engine.client.send(request).await {
         Ok(response) if task::may_be_lacking(response.status()) => {
-            task::judge(engine, asked.head.endpoint, response).await
+            Box::pin(task::judge(engine, asked.head.endpoint, response)).await
         }
         Ok(response) => match verdict_on(response.status()) {
             Some(failure) => {
