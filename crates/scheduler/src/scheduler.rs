@@ -171,6 +171,7 @@ impl Scheduler {
                 confidence,
                 usage,
             } => self.judged(now, request, confidence, usage, actions),
+            Event::Hedged { request, twin } => self.hedge(now, request, twin, actions),
             Event::Failed { request, failure } => self.failed(now, request, failure, actions),
             Event::Cancelled { request } => self.cancelled(now, request, actions),
             Event::Fleet(delta) => {
@@ -617,6 +618,7 @@ impl Scheduler {
 mod configure;
 mod escalation;
 mod feedback;
+mod hedging;
 mod improve;
 mod spending;
 #[cfg(test)]

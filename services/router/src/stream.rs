@@ -22,6 +22,9 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 /// An engine that has begun to stream and sends nothing for so long has hung.
 const ENGINE_STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Why a stream ends that would have gone on.
+const STOPPING: &str = "the router stops, and its time to drain is over";
+
 /// The body of a streamed answer. Dropping it closes the engine's connection, which cancels the work there.
 pub(crate) struct RelayBody {
     /// The chunk that was waited for before the head went out.
@@ -178,9 +181,12 @@ impl RelayBody {
             "a stream broke off: {}",
             problem.unwrap_or("it ended early")
         );
-        let body = ErrorResponse::upstream_failed("The engine's stream broke off.")
-            .body
-            .to_json();
+        let said = if problem == Some(STOPPING) {
+            ErrorResponse::unavailable("The router is shutting down and cannot wait for the rest of the stream.")
+        } else {
+            ErrorResponse::upstream_failed("The engine's stream broke off.")
+        };
+        let body = said.body.to_json();
         Some(Bytes::from([b"data: ", body.as_slice(), b"\n\n"].concat()))
     }
 }
@@ -203,6 +209,10 @@ impl Body for RelayBody {
                         next
                     }
                     Poll::Pending => {
+                        if this.running.as_ref().is_some_and(|running| running.is_cut(cx)) {
+                            let last = this.close(Some(STOPPING));
+                            return Poll::Ready(last.map(|bytes| Ok(Frame::data(bytes))));
+                        }
                         ready!(this.stall.as_mut().poll(cx));
                         let last = this.close(Some("the engine sent nothing for two minutes"));
                         return Poll::Ready(last.map(|bytes| Ok(Frame::data(bytes))));
