@@ -52,8 +52,7 @@ impl FleetFile {
     /// # Errors
     /// The file cannot be read, or anything in it is wrong: see [`ConfigError`].
     pub fn load(path: &Path) -> Result<FleetConfig, ConfigError> {
-        let (text, origin) = read(path)?;
-        Self::parse(&text, &origin)
+        Ok(ConfigFile::load_with_fleet(path)?.fleet)
     }
 
     /// Validates the text of a file; `origin` stands for its path in errors.
@@ -61,9 +60,7 @@ impl FleetFile {
     /// # Errors
     /// Anything in it is wrong.
     pub fn parse(text: &str, origin: &str) -> Result<FleetConfig, ConfigError> {
-        let file = ConfigFile::parse(text, origin)?;
-        file.require_fleet(text, origin)?;
-        Ok(file.fleet)
+        Ok(ConfigFile::parse_with_fleet(text, origin)?.fleet)
     }
 }
 
@@ -125,15 +122,25 @@ impl ConfigFile {
         (file, problems)
     }
 
-    /// For those who cannot do without instances.
+    /// The same as [`ConfigFile::load`], for those who cannot do without instances.
     ///
     /// # Errors
-    /// The file, which is `text` at `origin`, declares none.
-    pub fn require_fleet(&self, text: &str, origin: &str) -> Result<(), ConfigError> {
-        if self.fleet.instances.is_empty() {
+    /// Also where the file declares none.
+    pub fn load_with_fleet(path: &Path) -> Result<Self, ConfigError> {
+        let (text, origin) = read(path)?;
+        Self::parse_with_fleet(&text, &origin)
+    }
+
+    /// The same as [`ConfigFile::parse`], for those who cannot do without instances.
+    ///
+    /// # Errors
+    /// Also where the file declares none.
+    pub fn parse_with_fleet(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        let file = Self::parse(text, origin)?;
+        if file.fleet.instances.is_empty() {
             return Err(empty(&Source { text, origin }));
         }
-        Ok(())
+        Ok(file)
     }
 }
 
