@@ -31,7 +31,8 @@ use table::ModelTable;
 ///   `requests_per_minute`, `tokens_per_minute`;
 /// - `[pii]`, optional: `labels` that an instance must carry to get a request with personal data in it, or
 ///   `action = "refuse"`; `detectors`, `scan_bytes`, `[[pii.custom]]` with `name` and `pattern`;
-/// - `[tls]`, optional: `cert`, `key`, `client_ca` of a router's public listener;
+/// - `[tls]`, optional: `cert`, `key`, `client_ca` of a router's public listener; `[grpc_tls]`: the same of its gRPC listener;
+/// - `[engine_tls]`, optional: `ca`, `cert`, `key` for engines with an `https://` endpoint;
 /// - `[[model]]`: `name`, `architecture`, `quality`, `context_tokens`, `price = { input_usd_per_mtok,
 ///   output_usd_per_mtok }`, `mean_output_tokens`; all but the name may be left out;
 /// - `[[pool]]`: `name`, `model`, `gpu`, `tensor_parallel`, and either `count` (emulated or simulated instances) or
@@ -202,6 +203,8 @@ fn declared(source: &Source<'_>, file: FileTable, problems: &mut Vec<ConfigError
         scheduler,
         pii: file.pii,
         tls: file.tls,
+        grpc_tls: file.grpc_tls,
+        engine_tls: file.engine_tls,
         instances,
     }
 }

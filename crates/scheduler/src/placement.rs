@@ -84,8 +84,31 @@ impl Decision<'_> {
             // Without late binding nobody waits here: the best saturated instance gets it, as the paper's peers do.
             Choice::Wait if self.late_binding => Placement::Wait,
             Choice::Wait => Placement::Take(self.taken(request, &self.soonest()), None),
-            Choice::Take { index, score } => Placement::Take(self.taken(request, &self.candidates[index]), score),
+            // Who looks at loads alone comes to an empty instance by itself.
+            Choice::Take { index, score } if policy.looks_at_load_only() => {
+                Placement::Take(self.taken(request, &self.candidates[index]), score)
+            }
+            Choice::Take { index, score } => match self.on_trial(request, tried, index) {
+                Some(other) => {
+                    let score = policy.score(request, other);
+                    Placement::Take(self.taken(request, other), score)
+                }
+                None => Placement::Take(self.taken(request, &self.candidates[index]), score),
+            },
         }
+    }
+
+    /// Who gets one request before the policy's choice does, of the same model: it was away, and this is how to know that
+    /// it is back. A second try is no time for experiments, and neither is a request that is held to something.
+    fn on_trial(&self, request: &Request, tried: &[InstanceId], chosen: usize) -> Option<&Candidate> {
+        if !self.standings.any_awaits_trial() || !tried.is_empty() || !request.wishes.are_plain() {
+            return None;
+        }
+        let model = self.candidates[chosen].model;
+        let awaits = |candidate: &&Candidate| {
+            candidate.model == model && !candidate.is_saturated() && self.standings.awaits_trial(candidate.instance)
+        };
+        self.candidates.iter().find(awaits)
     }
 
     /// A policy that looks at loads alone has taken an instance from the roster: predicts that one. `others`: every model that

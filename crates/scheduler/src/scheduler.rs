@@ -207,6 +207,7 @@ impl Scheduler {
                 confidence,
                 usage,
             } => self.judged(now, request, confidence, usage, actions),
+            Event::Hedged { request, twin } => self.hedge(now, request, twin, actions),
             Event::Failed { request, failure } => self.failed(now, request, failure, actions),
             Event::Cancelled { request } => self.cancelled(now, request, actions),
             Event::Fleet(delta) => {
@@ -665,6 +666,7 @@ mod by_load;
 mod configure;
 mod escalation;
 mod feedback;
+mod hedging;
 mod improve;
 mod spending;
 #[cfg(test)]

@@ -108,6 +108,20 @@ pub(crate) struct Doors {
     pub(crate) public_metrics: bool,
 }
 
+/// How a control plane that speaks TLS is spoken to; files in PEM.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ControlTls {
+    /// The authority of its certificate.
+    #[arg(long, global = true, value_name = "FILE", env = "EQUIPOISE_CONTROL_CA")]
+    pub(crate) control_ca: Option<PathBuf>,
+    /// A certificate to show to it.
+    #[arg(long, global = true, value_name = "FILE", env = "EQUIPOISE_CONTROL_CERT")]
+    pub(crate) control_cert: Option<PathBuf>,
+    /// Its private key.
+    #[arg(long, global = true, value_name = "FILE", env = "EQUIPOISE_CONTROL_KEY")]
+    pub(crate) control_key: Option<PathBuf>,
+}
+
 /// How requests are placed; over what the fleet file says.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Scheduling {
@@ -180,6 +194,8 @@ pub(crate) struct Router {
     /// The control plane. Default: http://127.0.0.1:8090.
     #[arg(long, env = "EQUIPOISE_CONTROL")]
     pub(crate) control: Option<String>,
+    #[command(flatten)]
+    pub(crate) control_tls: ControlTls,
     /// Where clients reach the OpenAI API. Default: 127.0.0.1:8080.
     #[arg(long, env = "EQUIPOISE_LISTEN")]
     pub(crate) listen: Option<SocketAddr>,
@@ -204,6 +220,8 @@ pub(crate) struct Agent {
     /// The control plane. Default: http://127.0.0.1:8090.
     #[arg(long, env = "EQUIPOISE_CONTROL")]
     pub(crate) control: Option<String>,
+    #[command(flatten)]
+    pub(crate) control_tls: ControlTls,
     /// The fleet file whose instances this node serves, and its [agent] section. Default: the built-in emulated fleet.
     /// Followed: pools come and go without a restart.
     #[arg(long, value_name = "FILE", visible_alias = "config", env = "EQUIPOISE_CONFIG")]
@@ -346,6 +364,8 @@ pub(crate) struct EnergyReport {
     /// The control plane.
     #[arg(long, default_value = "http://127.0.0.1:8090", env = "EQUIPOISE_CONTROL")]
     pub(crate) control: String,
+    #[command(flatten)]
+    pub(crate) control_tls: ControlTls,
     /// Print the rows as JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -398,6 +418,8 @@ pub(crate) struct Fleet {
         env = "EQUIPOISE_CONTROL"
     )]
     pub(crate) control: String,
+    #[command(flatten)]
+    pub(crate) control_tls: ControlTls,
     #[command(subcommand)]
     pub(crate) action: FleetAction,
 }

@@ -35,6 +35,8 @@ pub(crate) fn config(path: Option<&Path>) -> anyhow::Result<ConfigFile> {
                 scheduler: SchedulerConfig::default(),
                 pii: None,
                 tls: None,
+                grpc_tls: None,
+                engine_tls: None,
                 instances: Vec::new(),
             },
             services: Services::default(),

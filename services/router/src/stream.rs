@@ -28,6 +28,9 @@ const BURST: Duration = Duration::from_millis(1);
 /// What has come goes on when it is so long.
 const MOST_HELD: usize = 16 << 10;
 
+/// Why a stream ends that would have gone on.
+const STOPPING: &str = "the router stops, and its time to drain is over";
+
 /// The body of a streamed answer. Dropping it closes the engine's connection, which cancels the work there.
 pub(crate) struct RelayBody {
     /// The chunk that was waited for before the head went out.
@@ -232,9 +235,12 @@ impl RelayBody {
             "a stream broke off: {}",
             problem.unwrap_or("it ended early")
         );
-        let body = ErrorResponse::upstream_failed("The engine's stream broke off.")
-            .body
-            .to_json();
+        let said = if problem == Some(STOPPING) {
+            ErrorResponse::unavailable("The router is shutting down and cannot wait for the rest of the stream.")
+        } else {
+            ErrorResponse::upstream_failed("The engine's stream broke off.")
+        };
+        let body = said.body.to_json();
         Some(Bytes::from([b"data: ", body.as_slice(), b"\n\n"].concat()))
     }
 }
@@ -308,6 +314,10 @@ impl Body for RelayBody {
             match this.poll_engine(cx) {
                 Poll::Ready(next) => this.receive(next),
                 Poll::Pending if this.held.len() == 0 => {
+                    if this.running.as_ref().is_some_and(|running| running.is_cut(cx)) {
+                        this.end(Some(STOPPING));
+                        continue;
+                    }
                     ready!(this.poll_stall(cx));
                     this.end(Some("the engine sent nothing for two minutes"));
                 }
