@@ -1,5 +1,6 @@
 //! One simulated instance: an engine, the step it is in, and a meter.
 
+mod rest;
 mod run;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::mismatch::Slowness;
 use crate::pace::Pace;
 use crate::prefix::PrefixCache;
 use crate::request::{Place, Requests};
+use rest::Waking;
 use run::{Run, Spare};
 
 /// An engine with its clock and its energy meter. Energy of steps is split over who took part; the draw between steps is idle
@@ -52,8 +54,12 @@ pub(crate) struct SimulatedInstance {
     /// What the running step is part of.
     run: Option<Run>,
     spare: Spare,
-    /// End of the last step.
+    /// End of the last step, or of a wake-up.
     idle_since: Timestamp,
+    /// On its way from sleep, or from nothing, to its next step.
+    waking: Option<Waking>,
+    wakes: u32,
+    asleep_nanos: u64,
     busy_nanos: u64,
     /// Progress on its way to the router, and when it hears of the first.
     progress: Vec<Progress>,
@@ -117,6 +123,9 @@ impl SimulatedInstance {
             run: None,
             spare: Spare::default(),
             idle_since: Timestamp::ZERO,
+            waking: None,
+            wakes: 0,
+            asleep_nanos: 0,
             busy_nanos: 0,
             progress: Vec::new(),
             first_heard: Timestamp::MAX,
@@ -139,9 +148,11 @@ impl SimulatedInstance {
     }
 
     /// When it has to be looked at next whatever happens: at the end of its step or, within a run, not after the end of the
-    /// step that ends somebody's answer.
+    /// step that ends somebody's answer; where it wakes up, when it is ready.
     pub(crate) fn wakes_at(&self) -> Option<Timestamp> {
-        let running = self.step.as_ref()?;
+        let Some(running) = &self.step else {
+            return self.waking.map(|waking| waking.ready);
+        };
         let ends = match &self.run {
             // How long the steps after this one are is decided when they begin.
             Some(_) if self.pace.varies() => running.ends,
@@ -171,10 +182,13 @@ impl SimulatedInstance {
         true
     }
 
-    /// Begins a step, if there is anything to do and none runs; true where it did.
+    /// Begins a step, if there is anything to do and none runs, or wakes up for it; true where it did.
     pub(crate) fn begin(&mut self, now: Timestamp, requests: &Requests) -> bool {
         if self.step.is_some() {
             return false;
+        }
+        if !self.engine.is_idle() && self.has_to_wake(now) {
+            return true;
         }
         if !self.step_by_step
             && let Some(steady) = self.engine.steady()
@@ -194,8 +208,7 @@ impl SimulatedInstance {
     }
 
     fn start(&mut self, now: Timestamp, step: Step) {
-        self.meter.idle(self.idle_since, now);
-        self.idle_since = now;
+        self.end_rest(now);
         let pace = self.pace.of(now, &step.cost);
         let stretch = pace.stretch * pace.throttle;
         // Watts are the model's, or the limit; a step that takes longer draws them for longer.
@@ -287,7 +300,7 @@ impl SimulatedInstance {
     fn open_joules(&self, now: Timestamp) -> f64 {
         match &self.step {
             Some(running) => running.watts * now.secs_since(running.began),
-            None => self.meter.idle_watts * now.secs_since(self.idle_since),
+            None => self.resting_joules(now),
         }
     }
 
@@ -300,6 +313,8 @@ impl SimulatedInstance {
             self.meter.lose_joules(running.watts * now.secs_since(running.began));
             self.busy_nanos += now.0 - running.began.0;
             self.idle_since = now;
+        } else {
+            self.end_rest(now);
         }
         let mut lost = Vec::new();
         for id in self.engine.request_ids() {
@@ -352,20 +367,6 @@ impl SimulatedInstance {
     /// Whether the control plane knows of it.
     pub(crate) fn is_registered(&self) -> bool {
         self.registered
-    }
-
-    /// Power on or off, between steps.
-    pub(crate) fn switch(&mut self, now: Timestamp, on: bool) {
-        if self.step.is_none() {
-            self.meter.idle(self.idle_since, now);
-            self.idle_since = now;
-        }
-        self.meter.idle_watts = if on { self.declared_idle_watts } else { 0.0 };
-    }
-
-    /// What it draws between steps while it is on.
-    pub(crate) fn declared_idle_watts(&self) -> f64 {
-        self.declared_idle_watts
     }
 
     /// All energy drawn until `now`, joules, the running step in proportion. It has been brought up to the present.

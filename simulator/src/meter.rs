@@ -126,9 +126,9 @@ impl Meter {
         }
     }
 
-    /// Idle from then to now.
-    pub(crate) fn idle(&mut self, since: Timestamp, now: Timestamp) {
-        self.idle_joules += self.idle_watts * now.secs_since(since);
+    /// Drawn between steps, joules.
+    pub(crate) fn idle(&mut self, joules: f64) {
+        self.idle_joules += joules;
     }
 
     /// A step, or several, charged to who was in them.

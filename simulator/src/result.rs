@@ -149,8 +149,24 @@ pub struct InstanceResult {
     pub busy_share: f64,
     /// Preemptions.
     pub preemptions: u64,
+    /// How often a request found it asleep.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub wakes: u32,
+    /// Share of `duration_s` in which it slept, [0, 1].
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub asleep_share: f64,
     /// Its energy.
     pub energy: EnergyTotals,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_nothing(share: &f64) -> bool {
+    *share <= 0.0
 }
 
 impl Percentiles {
@@ -279,6 +295,7 @@ impl InstanceResult {
         let duration_s = now.as_secs_f64();
         let (attributed_mj, idle_mj) = instance.totals(now);
         let (prefill_mj, unattributed_mj) = instance.energy_parts();
+        let (wakes, asleep_s) = instance.sleeps(now);
         Self {
             instance: instance.spec.name.clone(),
             model: instance.spec.model.name.clone(),
@@ -291,6 +308,8 @@ impl InstanceResult {
                 0.0
             },
             preemptions: instance.engine.stats().preemptions_total,
+            wakes,
+            asleep_share: if duration_s > 0.0 { asleep_s / duration_s } else { 0.0 },
             energy: EnergyTotals {
                 measured_mj: attributed_mj + idle_mj + unattributed_mj,
                 attributed_mj,

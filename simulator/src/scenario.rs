@@ -11,6 +11,8 @@ use equipoise_predict::{ArtifactError, Predictor};
 use equipoise_trace::{GeneratorError, TraceError, WorkloadRecord};
 use xxhash_rust::xxh3::xxh3_128;
 
+use workload::Requests;
+
 use crate::{
     ConditionOptions, Distributions, Mismatch, PolicyResult, PromptError, PromptSet, RequestRecord, RequestSink,
     RouterOptions, RunOutcome, SimulationError, SimulationOptions, SloGoal, simulate_stream,
@@ -23,6 +25,8 @@ pub struct Scenario {
     /// The segment of the trace, where the workload is one.
     trace: Option<Arc<[WorkloadRecord]>>,
     prompts: Option<PromptSet>,
+    /// Stands for all of it that decides what a cell's run does, but for the cell.
+    shared: u128,
 }
 
 /// One run of a scenario.
@@ -89,6 +93,19 @@ impl<Sink: RequestSink> RequestSink for Both<'_, Sink> {
     }
 }
 
+/// A hash of what all cells have in common. Names and the rest of the grid have no part in it.
+fn shared(config: &ScenarioConfig, trace: Option<&[WorkloadRecord]>, prompts: Option<&PromptSet>) -> u128 {
+    let mut config = config.clone();
+    config.name.clear();
+    config.arms.clear();
+    config.seeds.clear();
+    config.sweep = Default::default();
+    let requests = trace.map(|trace| (trace.len(), trace.last()));
+    let prompts = prompts.map(|prompts| prompts.prompts().len());
+    let version = env!("CARGO_PKG_VERSION");
+    xxh3_128(format!("{version} {config:?} {requests:?} {prompts:?}").as_bytes())
+}
+
 impl Scenario {
     /// Reads what the scenario names; `data` is the data folder.
     ///
@@ -116,7 +133,13 @@ impl Scenario {
                 Some(PromptSet::zero_eval(data, &models, Some(&Predictor::embedded()?))?)
             }
         };
-        Ok(Self { config, trace, prompts })
+        let shared = shared(&config, trace.as_deref(), prompts.as_ref());
+        Ok(Self {
+            config,
+            trace,
+            prompts,
+            shared,
+        })
     }
 
     /// What the file says.
@@ -161,15 +184,8 @@ impl Scenario {
     /// part in it.
     #[must_use]
     pub fn fingerprint(&self, cell: &ScenarioCell) -> String {
-        let mut config = self.config.clone();
-        config.name.clear();
-        config.arms.clear();
-        config.seeds.clear();
-        config.sweep = Default::default();
-        let requests = self.trace.as_ref().map(|trace| (trace.len(), trace.last()));
-        let prompts = self.prompts.as_ref().map(|prompts| prompts.prompts().len());
-        let (version, rate, arm, seed) = (env!("CARGO_PKG_VERSION"), cell.rate_per_s, &cell.arm, cell.seed);
-        let text = format!("{version} {config:?} {requests:?} {prompts:?} {rate:?} {arm:?} {seed}");
+        let (rate, arm, seed) = (cell.rate_per_s, &cell.arm, cell.seed);
+        let text = format!("{:032x} {rate:?} {arm:?} {seed}", self.shared);
         format!("{:032x}", xxh3_128(text.as_bytes()))
     }
 
@@ -193,12 +209,17 @@ impl Scenario {
         sink: &mut impl RequestSink,
     ) -> Result<(PolicyResult, Distributions), ScenarioError> {
         let config = &self.config;
-        let mut records = self.workload(cell)?;
-        let questions = self.prompts.as_ref().map(|prompts| {
-            let questions = prompts.ask(records.len(), cell.seed);
-            questions.put_into(&mut records);
-            Arc::new(questions)
-        });
+        // How many questions are asked has to be known beforehand; nothing else holds the workload.
+        let (questions, workload) = match &self.prompts {
+            None => (None, self.workload(cell)?),
+            Some(prompts) => {
+                let mut records = self.workload(cell)?.collect::<Result<Vec<_>, _>>()?;
+                let questions = prompts.ask(records.len(), cell.seed);
+                questions.put_into(&mut records);
+                let records: Requests<'_> = Box::new(records.into_iter().map(Ok));
+                (Some(Arc::new(questions)), records)
+            }
+        };
         let mut fleet = config.fleet.clone();
         fleet.scheduler.policy.clone_from(&cell.arm.policy);
         fleet.scheduler.settings = cell.arm.settings;
@@ -210,7 +231,7 @@ impl Scenario {
             distributions: Distributions::default(),
             sink,
         };
-        let result = simulate_stream(&fleet, records.into_iter().map(Ok), &options, &mut both)?;
+        let result = simulate_stream(&fleet, workload, &options, &mut both)?;
         if !result.energy.is_conserved() {
             return Err(ScenarioError::Energy { policy: result.policy });
         }

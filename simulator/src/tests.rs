@@ -8,6 +8,8 @@ use proptest::prelude::*;
 
 mod identity;
 mod queueing;
+mod servers;
+mod serving;
 
 const MODELS: &str = "
     [[model]]

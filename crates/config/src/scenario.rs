@@ -283,8 +283,8 @@ pub struct AutoscalingConfig {
     pub max: usize,
     /// What it holds.
     pub target: AutoscalingTarget,
-    /// From the decision to the first request, seconds: load the weights, warm up. It draws idle power meanwhile.
-    pub start_up_s: f64,
+    /// From the decision to the first request, seconds: load the weights, warm up. `None`: by the model's size.
+    pub start_up_s: Option<f64>,
     /// None is taken away before so long after the last change, seconds.
     pub cool_down_s: f64,
     /// Time between two decisions, seconds.

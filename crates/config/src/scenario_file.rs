@@ -137,6 +137,14 @@ fn number(
     })
 }
 
+/// As [`number`], where leaving it out says something of its own.
+fn optional(source: &Source<'_>, name: &str, value: &Number, bounds: (f64, f64)) -> Result<Option<f64>, ConfigError> {
+    let given = value.as_ref();
+    given
+        .map(|value| checked(source, name, *value.get_ref(), value.span(), bounds))
+        .transpose()
+}
+
 fn checked(
     source: &Source<'_>,
     name: &str,
@@ -153,8 +161,7 @@ fn checked(
 fn slo(source: &Source<'_>, section: &Spanned<SloTable>) -> Result<SloConfig, ConfigError> {
     let table = section.get_ref();
     let limit = |name, value: &Number| -> Result<Option<f64>, ConfigError> {
-        let ms = number(source, name, value, (0.001, 86_400_000.0), 0.0)?;
-        Ok(value.as_ref().map(|_| ms / 1e3))
+        Ok(optional(source, name, value, (0.001, 86_400_000.0))?.map(|ms| ms / 1e3))
     };
     let slo = SloConfig {
         ttft_s: limit("ttft_ms", &table.ttft_ms)?,

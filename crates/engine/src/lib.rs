@@ -29,7 +29,7 @@ pub use event::{EngineEvent, EngineRequest, EngineStats, Step, StepPart, SubmitE
 pub use gpu::{Generation, GpuSpec, gpu, gpus};
 pub use measured::{ExpertStep, FitError, MeasuredError, MeasuredTable, MeasuredTier, measured_table, measured_tier};
 pub use model::{Experts, Latent, ModelSpec, model, models};
-pub use power::PowerCurve;
+pub use power::{MixtureCurve, PowerCurve};
 pub use prefill_side::PrefillSide;
 pub use rest::{Rest, Sleep, SleepLevel, Waking};
 pub use serving::{DeclaredEngine, LinkSpec, PrefillSpec, Serving, ServingError, SpeculativeSpec};

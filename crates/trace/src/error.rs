@@ -55,12 +55,15 @@ pub enum TraceError {
     },
     /// A request comes too late to be put in its place.
     #[error(
-        "{origin}: request {request} arrives {late_s} s before one that was passed on {window} requests earlier: the file is too far \
-         out of order to be read in one pass; sort it first (`equipoise trace convert --sort`)"
+        "{origin}{}: request {request} arrives {late_s} s before one that was passed on {window} requests earlier: the file is too \
+         far out of order to be read in one pass; sort it first (`equipoise trace convert --sort`)",
+        .line.map_or_else(String::new, |line| format!(":{line}"))
     )]
     OutOfOrder {
         /// Which file.
         origin: String,
+        /// Its line, counted from 1, where the format has lines.
+        line: Option<u64>,
         /// Which one, from 1, as the file has them.
         request: u64,
         /// By how much, seconds.

@@ -64,6 +64,11 @@ pub(crate) trait RecordSource {
     /// The next one; `None` at the end. After an error about one request the next may be asked for.
     fn next_record(&mut self) -> Option<Result<WorkloadRecord, TraceError>>;
 
+    /// The line of the last one, counted from 1, where the format has lines.
+    fn line(&self) -> Option<u64> {
+        None
+    }
+
     /// What was mended or left out so far, in words.
     fn notes(&self) -> Vec<String> {
         Vec::new()
@@ -321,6 +326,7 @@ impl Iterator for WorkloadReader<'_> {
                         self.window = Window::default();
                         return Some(Err(TraceError::OutOfOrder {
                             origin: self.requests.origin.clone(),
+                            line: self.requests.source.line(),
                             request: self.read,
                             late_s,
                             window: self.most,

@@ -152,10 +152,11 @@ where
                 Member::Draining => self.drain(pool, member, false),
                 Member::Off => {
                     let instance = self.instance_of(pool, member);
-                    self.instances[instance].switch(self.now, true);
                     let state = &mut self.conditions.pools[pool];
                     state.members[member] = Member::Starting;
-                    let at = self.now + span(state.config.start_up_s);
+                    let start_up_s = state.config.start_up_s;
+                    let at = self.now + span(start_up_s.unwrap_or_else(|| self.instances[instance].start_s()));
+                    self.instances[instance].switch_on(self.now, at);
                     self.plan(at, Happening::Change(Change::Started { pool, member }));
                 }
                 Member::Starting | Member::Serving => continue,
@@ -204,7 +205,7 @@ where
         self.conditions.pools[pool].members[member] = Member::Off;
         let instance = self.instance_of(pool, member);
         self.instances[instance].register(false);
-        self.instances[instance].switch(self.now, false);
+        self.instances[instance].switch_off(self.now);
         self.changed = true;
         let name = self.instances[instance].spec.name.clone();
         self.announce(&FleetDelta::Remove { name });

@@ -73,7 +73,7 @@ where
         let (mut idle, mut wanted) = (Vec::new(), Vec::new());
         for instance in &config.instances {
             let instance = &mut self.instances[*instance];
-            idle.push(instance.declared_idle_watts());
+            idle.push(instance.most_resting_watts());
             wanted.push(instance.pace.take_wanted_watts());
         }
         let allotted = allotment(config.cap_watts, &idle, &wanted);

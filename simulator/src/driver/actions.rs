@@ -157,6 +157,9 @@ where
         if self.instances[index].is_due(self.now) {
             self.end_step(index);
             self.begin_step(index);
+        } else if self.instances[index].wakes_up(self.now) {
+            self.changed = true;
+            self.begin_step(index);
         } else {
             self.instances[index].advance(self.now, &mut self.requests);
             self.plan_wake(index);

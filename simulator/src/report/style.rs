@@ -76,8 +76,8 @@ figure{margin:0;min-width:0}figcaption{font-weight:600;font-size:.9rem;margin-bo
 .legend{display:flex;flex-wrap:wrap;gap:.15rem 1rem;font-size:.85rem;margin:.5rem 0}\
 .legend span{display:inline-flex;align-items:center;gap:.35rem}.legend svg{width:26px;height:14px;flex:none}\
 .scroll{overflow-x:auto}\
-table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums;width:100%}\
-th,td{padding:.25rem .55rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--grid)}\
+table{border-collapse:collapse;font-size:.77rem;font-variant-numeric:tabular-nums;width:100%}\
+th,td{padding:.25rem .27rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--grid)}\
 th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--panel)}\
-thead th{color:var(--faint);font-weight:600}td .pm{color:var(--faint);font-size:.8em}td.best{font-weight:700}\
+thead th{color:var(--faint);font-weight:600}td .pm{color:var(--faint);font-size:.75em}td.best{font-weight:700}\
 footer{color:var(--faint);font-size:.85rem}";

@@ -66,9 +66,13 @@ pub(super) fn conditions(config: &ScenarioConfig) -> Vec<String> {
             AutoscalingTarget::InFlight(target) => format!("{target} in flight each"),
             AutoscalingTarget::Queue(target) => format!("{target} waiting each"),
         };
+        let start = pool.start_up_s.map_or_else(
+            || "as long to start as its weights take".to_owned(),
+            |seconds| format!("{seconds} s to start"),
+        );
         lines.push(format!(
-            "Autoscaling: {} from {} to {}, {target}; {} s to start, {} s to cool down.",
-            pool.pool, pool.min, pool.max, pool.start_up_s, pool.cool_down_s
+            "Autoscaling: {} from {} to {}, {target}; {start}, {} s to cool down.",
+            pool.pool, pool.min, pool.max, pool.cool_down_s
         ));
     }
     for rack in &config.racks {

@@ -105,13 +105,18 @@ fn a_run_has_every_figure() {
     assert!((outcome.timeline.arrived.iter().sum::<f32>() - 300.0).abs() < 0.01);
 }
 
+fn records(scenario: &Scenario, cell: &ScenarioCell) -> Vec<WorkloadRecord> {
+    let records = scenario.workload(cell).expect("a workload");
+    records.map(|record| record.expect("readable")).collect()
+}
+
 #[test]
 fn a_rate_that_is_exact_ends_where_it_should() {
     let scenario = scenario(&POISSON.replace("requests = 300", "requests = 300\nexact_rate = true"));
     let mut cell = scenario.cells(false).remove(0);
     for rate in [4.0, 12.0] {
         cell.rate_per_s = Some(rate);
-        let records = scenario.workload(&cell).expect("a workload");
+        let records = records(&scenario, &cell);
         let last = records.last().expect("300").arrival.as_secs_f64();
         assert!((last - 300.0 / rate).abs() < 1e-6, "{last}");
     }
@@ -131,7 +136,7 @@ fn a_trace_is_cut_and_scaled() {
     };
     let arrivals = |keys: &str| {
         let scenario = open(keys).expect("opens");
-        let records = scenario.workload(&scenario.cells(false)[0]).expect("a workload");
+        let records = records(&scenario, &scenario.cells(false)[0]);
         records
             .iter()
             .map(|record| record.arrival.as_secs_f64())
@@ -158,7 +163,7 @@ fn steps_taken_together_come_to_the_same_whatever_goes_wrong() {
     );
     let scenario = scenario(&text);
     let cell = scenario.cells(false).remove(0);
-    let records = scenario.workload(&cell).expect("a workload");
+    let records = records(&scenario, &cell);
     let run = |step_by_step: bool| {
         let options = SimulationOptions {
             step_by_step,

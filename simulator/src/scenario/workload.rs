@@ -8,12 +8,15 @@ use equipoise_config::{
     ArrivalsConfig, DataPath, GeneratorConfig, LengthsConfig, TraceConfig, TraceScaling, WorkloadSource,
 };
 use equipoise_trace::{
-    Arrivals, LengthSource, Lengths, ReadOptions, Scaled, Scaling, Synthesis, TraceError, Workload, WorkloadFormat,
-    WorkloadGenerator, WorkloadRecord,
+    Arrivals, GeneratorError, LengthSource, Lengths, ReadOptions, Scaled, Scaling, Synthesis, TraceError, Workload,
+    WorkloadFormat, WorkloadGenerator, WorkloadRecord,
 };
 use equipoise_types::Timestamp;
 
 use super::{Scenario, ScenarioCell, ScenarioError};
+
+/// The requests of a cell, by arrival, one at a time.
+pub(super) type Requests<'a> = Box<dyn Iterator<Item = Result<WorkloadRecord, TraceError>> + 'a>;
 
 /// Copies of a trace's requests arrive within so many seconds after their original.
 const SPREAD_S: f64 = 1.0;
@@ -62,31 +65,28 @@ pub(super) fn segment(
 
 impl Scenario {
     /// The requests of a cell, by arrival.
-    pub(super) fn workload(&self, cell: &ScenarioCell) -> Result<Vec<WorkloadRecord>, ScenarioError> {
+    pub(super) fn workload(&self, cell: &ScenarioCell) -> Result<Requests<'_>, ScenarioError> {
         match (&self.config.workload.source, &self.trace) {
             (WorkloadSource::Trace(trace), Some(records)) => scaled(trace, records, cell),
             (WorkloadSource::Generated(generator), _) => {
                 generated(generator, self.config.workload.requests, cell.rate_per_s, cell.seed)
             }
-            (WorkloadSource::Trace(_), None) => Ok(Vec::new()),
+            (WorkloadSource::Trace(_), None) => Ok(Box::new(std::iter::empty())),
         }
     }
 }
 
 /// The trace at the rate that is asked for.
-fn scaled(
+fn scaled<'a>(
     trace: &TraceConfig,
-    records: &Arc<[WorkloadRecord]>,
+    records: &'a [WorkloadRecord],
     cell: &ScenarioCell,
-) -> Result<Vec<WorkloadRecord>, ScenarioError> {
-    let whole = Workload {
-        records: records.to_vec(),
-        notes: Vec::new(),
-    };
+) -> Result<Requests<'a>, ScenarioError> {
+    let whole = records.iter().cloned().map(Ok);
     let Some(wanted) = cell.rate_per_s.or(trace.rate_per_s) else {
-        return Ok(whole.records);
+        return Ok(Box::new(whole));
     };
-    let Some(rate) = whole.rate_per_s() else {
+    let Some(rate) = mean_rate(records) else {
         let (DataPath::File(path) | DataPath::Data(path)) = &trace.path;
         return Err(ScenarioError::NoRate(path.clone()));
     };
@@ -97,8 +97,21 @@ fn scaled(
             spread_s: SPREAD_S,
         },
     };
-    let scaled = Scaled::new(whole.records.into_iter().map(Ok), scaling, cell.seed)?;
-    Ok(scaled.collect::<Result<Vec<_>, TraceError>>()?)
+    Ok(Box::new(Scaled::new(whole, scaling, cell.seed)?))
+}
+
+/// Mean arrivals per second between the first and the last; `None` if they have no distance.
+fn mean_rate(records: &[WorkloadRecord]) -> Option<f64> {
+    let (first, last) = (records.first()?, records.last()?);
+    let span_s = last.arrival.secs_since(first.arrival);
+    (span_s > 0.0).then(|| (records.len() - 1) as f64 / span_s)
+}
+
+fn named(record: Result<WorkloadRecord, GeneratorError>) -> Result<WorkloadRecord, TraceError> {
+    record.map_err(|source| TraceError::Generator {
+        origin: "[workload]".to_owned(),
+        source,
+    })
 }
 
 fn generated(
@@ -106,7 +119,7 @@ fn generated(
     requests: Option<usize>,
     rate_per_s: Option<f64>,
     seed: u64,
-) -> Result<Vec<WorkloadRecord>, ScenarioError> {
+) -> Result<Requests<'static>, ScenarioError> {
     let rate_per_s = rate_per_s.unwrap_or(generator.rate_per_s);
     let usual = WorkloadGenerator::default();
     let lengths = |given: Option<LengthsConfig>, usual: Lengths| {
@@ -132,13 +145,25 @@ fn generated(
         duration_s: generator.duration_s,
         seed: generator.seed.unwrap_or(seed),
     };
-    let mut records: Vec<WorkloadRecord> = synthesis.requests()?.collect::<Result<_, _>>()?;
-    let last_s = records.last().map_or(0.0, |last| last.arrival.as_secs_f64());
-    if generator.exact_rate && last_s > 0.0 {
-        let factor = records.len() as f64 / rate_per_s / last_s;
-        for record in &mut records {
-            record.arrival = Timestamp::from_secs_f64(record.arrival.as_secs_f64() * factor);
-        }
+    if !generator.exact_rate {
+        return Ok(Box::new(synthesis.requests()?.map(named)));
     }
-    Ok(records)
+    // Generated twice, first to know when the last comes: none is kept.
+    let (mut count, mut last_s) = (0_u64, 0.0);
+    for record in synthesis.requests()? {
+        count += 1;
+        last_s = record?.arrival.as_secs_f64();
+    }
+    let factor = if last_s > 0.0 {
+        count as f64 / rate_per_s / last_s
+    } else {
+        1.0
+    };
+    let stretched = move |record: Result<WorkloadRecord, GeneratorError>| {
+        named(record).map(|record| WorkloadRecord {
+            arrival: Timestamp::from_secs_f64(record.arrival.as_secs_f64() * factor),
+            ..record
+        })
+    };
+    Ok(Box::new(synthesis.requests()?.map(stretched)))
 }

@@ -13,6 +13,11 @@ use super::*;
 fn run(pools: &str, records: &[WorkloadRecord]) -> Vec<(Timestamp, f64)> {
     let mut fleet = parse(pools);
     fleet.scheduler.late_binding = false;
+    run_on(&fleet, records)
+}
+
+/// Arrival and seconds end to end of every request.
+pub(super) fn run_on(fleet: &FleetConfig, records: &[WorkloadRecord]) -> Vec<(Timestamp, f64)> {
     let options = SimulationOptions {
         hop_s: 0.0,
         telemetry_interval_s: 3600.0,
@@ -23,12 +28,16 @@ fn run(pools: &str, records: &[WorkloadRecord]) -> Vec<(Timestamp, f64)> {
         ends[record.id.0 as usize] = (record.arrival, record.e2e_s.expect("answered"));
     };
     let stream = records.iter().cloned().map(Ok);
-    let result = simulate_stream(&fleet, stream, &options, &mut sink).expect("runs");
+    let result = simulate_stream(fleet, stream, &options, &mut sink).expect("runs");
     assert_eq!(result.finished, records.len() as u64);
     ends
 }
 
-fn poisson(requests: usize, mean_gap_s: f64, mut output: impl FnMut(&mut RandomStream) -> u32) -> Vec<WorkloadRecord> {
+pub(super) fn poisson(
+    requests: usize,
+    mean_gap_s: f64,
+    mut output: impl FnMut(&mut RandomStream) -> u32,
+) -> Vec<WorkloadRecord> {
     let random = RandomStream::new(11);
     let (mut gaps, mut lengths) = (random.derive("gaps"), random.derive("lengths"));
     let mut now_s = 0.0;
@@ -45,7 +54,7 @@ fn poisson(requests: usize, mean_gap_s: f64, mut output: impl FnMut(&mut RandomS
 }
 
 /// End-to-end seconds of every request at `servers` servers, first come, first served.
-fn first_come_first_served(
+pub(super) fn first_come_first_served(
     records: &[WorkloadRecord],
     servers: usize,
     service: impl Fn(&WorkloadRecord) -> u64,
@@ -59,7 +68,22 @@ fn first_come_first_served(
     records.iter().map(of).collect()
 }
 
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+/// What an answer of every length up to `most` tokens takes alone, whole nanoseconds.
+pub(super) fn service_times(pool: &str, most: u32) -> Vec<u64> {
+    // Requests far apart.
+    let apart: Vec<WorkloadRecord> = (1..=most)
+        .map(|output_tokens| WorkloadRecord {
+            arrival: Timestamp::from_secs_f64(1000.0 * f64::from(output_tokens)),
+            prompt_tokens: 16,
+            output_tokens,
+            ..WorkloadRecord::default()
+        })
+        .collect();
+    let times = run(&format!("{pool}count = 1\n"), &apart);
+    times.iter().map(|(_, e2e_s)| (e2e_s * 1e9).round() as u64).collect()
+}
+
+pub(super) fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let count = values.len() as f64;
     values.sum::<f64>() / count
 }
@@ -100,22 +124,9 @@ fn several_slots_wait_as_kiefer_and_wolfowitz_say() {
 
 #[test]
 fn random_answer_lengths_wait_as_m_g_1() {
-    const ENGINE: &str =
-        "[[pool]]\nname = \"a\"\nmodel = \"fam-3b\"\ngpu = \"A30\"\ncount = 1\nlimits = { max_num_seqs = 1 }\n";
-    // What each length takes alone: requests far apart.
+    const ENGINE: &str = "[[pool]]\nname = \"a\"\nmodel = \"fam-3b\"\ngpu = \"A30\"\nlimits = { max_num_seqs = 1 }\n";
     const MOST: u32 = 1000;
-    let apart: Vec<WorkloadRecord> = (1..=MOST)
-        .map(|output_tokens| WorkloadRecord {
-            arrival: Timestamp::from_secs_f64(1000.0 * f64::from(output_tokens)),
-            prompt_tokens: 16,
-            output_tokens,
-            ..WorkloadRecord::default()
-        })
-        .collect();
-    let service: Vec<u64> = run(ENGINE, &apart)
-        .iter()
-        .map(|(_, e2e_s)| (e2e_s * 1e9).round() as u64)
-        .collect();
+    let service = service_times(ENGINE, MOST);
     let service = |record: &WorkloadRecord| service[record.output_tokens as usize - 1];
     let exponential = |lengths: &mut RandomStream| (lengths.exponential(60.0).ceil() as u32).clamp(1, MOST);
     for (load, requests) in [(0.5, 200_000), (0.9, 1_500_000)] {
@@ -125,7 +136,7 @@ fn random_answer_lengths_wait_as_m_g_1() {
                 .map(|record| service(record) as f64 / 1e9),
         );
         let records = poisson(requests, mean_s / load, exponential);
-        let ends = run(ENGINE, &records);
+        let ends = run(&format!("{ENGINE}count = 1\n"), &records);
         let expected = first_come_first_served(&records, 1, service);
         for ((_, e2e_s), expected) in ends.iter().zip(&expected) {
             assert!((e2e_s - expected).abs() < 1e-9, "{e2e_s} {expected}");

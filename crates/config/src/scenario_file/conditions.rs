@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::table::{
     AutoscalingTable, CarbonValue, FacilityTable, FaultName, FaultTable, MismatchTable, Number, RackTable,
 };
-use super::{MOST_SECONDS, checked, number};
+use super::{MOST_SECONDS, checked, number, optional};
 use crate::error::Source;
 use crate::{
     AutoscalingConfig, AutoscalingTarget, ConfigError, FacilityConfig, FaultConfig, FaultKind, FleetConfig,
@@ -86,8 +86,10 @@ fn fault(
         table.at_s.span(),
         (0.0, MOST_SECONDS),
     )?;
-    let until_s = number(source, "until_s", &table.until_s, (0.0, MOST_SECONDS), 0.0)?;
-    if let Some(until) = table.until_s.as_ref().filter(|_| until_s <= at_s) {
+    let until_s = optional(source, "until_s", &table.until_s, (0.0, MOST_SECONDS))?;
+    if let Some((until_s, until)) = until_s.zip(table.until_s.as_ref())
+        && until_s <= at_s
+    {
         let problem = format!("until_s is {until_s}: it must be later than at_s, {at_s}");
         return Err(source.invalid(until.span(), problem));
     }
@@ -124,11 +126,7 @@ fn fault(
             share: number(source, "share", &table.share, (0.0, 1.0), 1.0)?,
         },
     };
-    Ok(FaultConfig {
-        at_s,
-        until_s: table.until_s.as_ref().map(|_| until_s),
-        kind,
-    })
+    Ok(FaultConfig { at_s, until_s, kind })
 }
 
 /// Refuses what this kind of fault has no use for.
@@ -241,7 +239,7 @@ pub(super) fn autoscaling(
             min,
             max,
             target,
-            start_up_s: number(source, "start_up_s", &table.start_up_s, hours, 60.0)?,
+            start_up_s: optional(source, "start_up_s", &table.start_up_s, hours)?,
             cool_down_s: number(source, "cool_down_s", &table.cool_down_s, hours, 120.0)?,
             interval_s: number(source, "interval_s", &table.interval_s, (0.1, 3600.0), 5.0)?,
         });

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 use super::table::{ArrivalsName, LengthsTable, PromptsName, ScaleName, WorkloadTable};
-use super::{MOST_SECONDS, checked, number};
+use super::{MOST_SECONDS, checked, number, optional};
 use crate::error::Source;
 use crate::{
     ArrivalsConfig, ConfigError, DataPath, GeneratorConfig, LengthsConfig, PromptsConfig, TraceConfig, TraceScaling,
@@ -72,20 +72,21 @@ fn trace(source: &Source<'_>, table: &WorkloadTable, trace: &Spanned<String>) ->
         refuse(source, what, name, lengths.as_ref().map(|lengths| &lengths.mean))?;
     }
     let from_s = number(source, "from_s", &table.from_s, (0.0, MOST_SECONDS), 0.0)?;
-    let to_s = number(source, "to_s", &table.to_s, (0.0, MOST_SECONDS), 0.0)?;
-    if let Some(to) = table.to_s.as_ref().filter(|_| to_s <= from_s) {
+    let to_s = optional(source, "to_s", &table.to_s, (0.0, MOST_SECONDS))?;
+    if let Some((to_s, to)) = to_s.zip(table.to_s.as_ref())
+        && to_s <= from_s
+    {
         return Err(source.invalid(
             to.span(),
             format!("to_s is {to_s}: it must be later than from_s, {from_s}"),
         ));
     }
-    let rate_per_s = number(source, "rate_per_s", &table.rate_per_s, RATES, 0.0)?;
     Ok(TraceConfig {
         path: path(source, trace)?,
         format: table.format.as_ref().map(|format| format.get_ref().clone()),
         from_s,
-        to_s: table.to_s.as_ref().map(|_| to_s),
-        rate_per_s: table.rate_per_s.as_ref().map(|_| rate_per_s),
+        to_s,
+        rate_per_s: optional(source, "rate_per_s", &table.rate_per_s, RATES)?,
         scaling: match table.scale.as_ref().map(Spanned::get_ref) {
             Some(ScaleName::Rate) => TraceScaling::Rate,
             Some(ScaleName::Time) | None => TraceScaling::Time,
@@ -140,11 +141,10 @@ fn generator(
         let problem = "exact_rate needs `requests`: the last of them ends the workload";
         return Err(source.invalid(exact.span(), problem));
     }
-    let duration_s = number(source, "duration_s", &table.duration_s, (1e-3, MOST_SECONDS), 0.0)?;
     Ok(GeneratorConfig {
         arrivals: arrivals(source, table, name)?,
         rate_per_s: checked(source, "rate_per_s", *rate.get_ref(), rate.span(), RATES)?,
-        duration_s: table.duration_s.as_ref().map(|_| duration_s),
+        duration_s: optional(source, "duration_s", &table.duration_s, (1e-3, MOST_SECONDS))?,
         prompt_tokens: lengths(source, table.prompt_tokens.as_ref())?,
         output_tokens: lengths(source, table.output_tokens.as_ref())?,
         exact_rate: table.exact_rate.as_ref().is_some_and(|exact| *exact.get_ref()),

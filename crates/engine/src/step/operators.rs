@@ -6,23 +6,37 @@ use crate::model::{BYTES, Experts, ModelSpec};
 use crate::roofline::{Gemm, operator_seconds};
 use crate::shape::EngineShape;
 
-/// How much longer the experts of a layer take where each GPU holds whole ones, because one GPU has more to do than the others.
+/// What a layer of experts takes more in a step where each GPU holds whole ones, seconds: tokens are gathered from and scattered to
+/// the others.
 ///
 /// Fitted with [`FP8_LAYER_SECONDS`] to the step times of 44 rows of ML.ENERGY v3 on H100 and B200 (Qwen3-30B and -235B, Llama-4,
-/// DeepSeek-V3.1, gpt-oss): 9.5 % median error; 11.9 % on the 60 rows of the other half (`equipoise calibrate report`). No other
+/// DeepSeek-V3.1, gpt-oss): 10.7 % median error; 10.9 % on the 60 rows of the other half (`equipoise calibrate report`). No other
 /// constant is of mixtures: bandwidth, launch times and overheads are those of dense models.
-const IMBALANCE: f64 = 1.41;
+const APART_LAYER_SECONDS: f64 = 81e-6;
 
 /// What a layer of experts in 8 bits takes more in a step, seconds: activations are quantised block by block before both products.
-const FP8_LAYER_SECONDS: f64 = 100e-6;
+const FP8_LAYER_SECONDS: f64 = 67e-6;
 
-/// Rows that an expert's kernel computes at least, however few tokens come to it; they draw power, and no time beside reading the
-/// weights. Read off the draw of the same 44 rows.
-fn tile_rows(weights: Precision) -> f64 {
-    match weights {
-        Precision::Fp8 => 64.0,
-        Precision::Bf16 | Precision::Int8 | Precision::Int4 | Precision::Fp4 | Precision::Mxfp4 => 16.0,
+/// Expected largest of so many standard normal draws, for 1, 2, 4, ... 64 (Harter 1961, Biometrika 48).
+const LARGEST_NORMAL: [f64; 7] = [0.0, 0.5642, 1.0294, 1.4236, 1.7660, 2.0697, 2.3436];
+
+/// How much more the GPU with the most to read has than the mean, where each of `gpus` holds whole experts.
+///
+/// Tokens draw their experts at random, so how many a GPU's share has touched is binomial; the largest of `gpus` such counts is
+/// the mean and so many standard deviations, and all of its own at most. Near 1 where everybody's experts are touched.
+fn imbalance(experts: &Experts, gpus: f64, tokens: f64) -> f64 {
+    let own = f64::from(experts.count) / gpus;
+    let share = experts.touched(tokens) / f64::from(experts.count);
+    if gpus <= 1.0 || share <= 0.0 {
+        return 1.0;
     }
+    let doublings = gpus.log2().min((LARGEST_NORMAL.len() - 1) as f64);
+    let below = (doublings as usize).min(LARGEST_NORMAL.len() - 2);
+    let along = doublings - below as f64;
+    let deviations = LARGEST_NORMAL[below] + along * (LARGEST_NORMAL[below + 1] - LARGEST_NORMAL[below]);
+    let largest = own * share + deviations * (own * share * (1.0 - share)).sqrt();
+    let possible = own.min(tokens * f64::from(experts.active));
+    (largest.min(possible) / (own * share)).max(1.0)
 }
 
 /// One product of a layer.
@@ -41,8 +55,10 @@ pub(super) struct Operators {
     all: Vec<(f64, Operator)>,
     /// What the layers' experts take beside their products, seconds.
     pub(super) expert_seconds: f64,
-    /// Factor on the time of experts.
-    imbalance: f64,
+    /// GPUs that hold whole experts; 1: each holds a part of all.
+    apart: f64,
+    /// Of `expert_seconds`: quantising, which keeps the GPU busy.
+    pub(super) quantising_seconds: f64,
 }
 
 /// What one GPU reads and computes in a pass through its layers.
@@ -60,7 +76,6 @@ pub(super) struct Routed {
     bytes: f64,
     /// FLOPs of a row through it.
     flops: f64,
-    tile_rows: f64,
 }
 
 impl Routed {
@@ -69,21 +84,21 @@ impl Routed {
         self.experts.touched(tokens) * self.bytes
     }
 
-    /// FLOPs of rows that no token fills.
-    pub(super) fn padding_flops(&self, tokens: f64) -> f64 {
-        let filled = tokens * f64::from(self.experts.active);
-        (self.experts.touched(tokens) * self.tile_rows - filled).max(0.0) * self.flops
+    /// FLOPs of so many tokens through their experts.
+    pub(super) fn flops(&self, tokens: f64) -> f64 {
+        tokens * f64::from(self.experts.active) * self.flops
     }
 }
 
 impl Operator {
-    fn seconds(self, gpu: &GpuSpec, tokens: f64, imbalance: f64) -> f64 {
+    fn seconds(self, gpu: &GpuSpec, tokens: f64, apart: f64) -> f64 {
         match self {
             Self::Dense(gemm) => gemm.seconds(gpu, tokens),
             Self::Experts(gemm, experts) => {
                 let through = tokens * f64::from(experts.active);
                 let bytes = experts.touched(tokens) * gemm.weight_bytes() + through * gemm.activation_bytes();
                 let flops = through * gemm.flops_per_token();
+                let imbalance = imbalance(&experts, apart, tokens);
                 operator_seconds(gpu, imbalance * bytes, imbalance * flops)
             }
         }
@@ -154,19 +169,26 @@ impl Operators {
             all.extend(gated(f64::from(experts.intermediate) / gpus).map(of));
         }
         let whole = shape.deployment.expert_parallel && shape.tensor_parallel > 1;
+        let quantising_seconds = match weights {
+            Precision::Fp8 => expert_layers * FP8_LAYER_SECONDS,
+            Precision::Bf16 | Precision::Int8 | Precision::Int4 | Precision::Fp4 | Precision::Mxfp4 => 0.0,
+        };
+        let apart_seconds = if whole {
+            expert_layers * APART_LAYER_SECONDS
+        } else {
+            0.0
+        };
         Self {
             all,
-            expert_seconds: match weights {
-                Precision::Fp8 => expert_layers * FP8_LAYER_SECONDS,
-                Precision::Bf16 | Precision::Int8 | Precision::Int4 | Precision::Fp4 | Precision::Mxfp4 => 0.0,
-            },
-            imbalance: if whole { IMBALANCE } else { 1.0 },
+            expert_seconds: quantising_seconds + apart_seconds,
+            apart: if whole { gpus } else { 1.0 },
+            quantising_seconds,
         }
     }
 
     /// All products of one pass of so many tokens, seconds.
     pub(super) fn seconds(&self, gpu: &GpuSpec, tokens: f64) -> f64 {
-        let each = |(layers, operator): &(f64, Operator)| layers * operator.seconds(gpu, tokens, self.imbalance);
+        let each = |(layers, operator): &(f64, Operator)| layers * operator.seconds(gpu, tokens, self.apart);
         self.all.iter().map(each).sum()
     }
 
@@ -182,7 +204,7 @@ impl Operators {
     }
 
     /// What a pass reads and computes of a mixture's experts; `None`: there are none.
-    pub(super) fn routed(&self, weights: Precision) -> Option<Routed> {
+    pub(super) fn routed(&self) -> Option<Routed> {
         let mut found: Option<Routed> = None;
         for (layers, operator) in &self.all {
             if let Operator::Experts(gemm, experts) = operator {
@@ -191,7 +213,6 @@ impl Operators {
                     experts: *experts,
                     bytes: before.0 + layers * gemm.weight_bytes(),
                     flops: before.1 + layers * gemm.flops_per_token(),
-                    tile_rows: tile_rows(weights),
                 });
             }
         }
@@ -250,6 +271,28 @@ impl Precision {
         match self {
             Self::Mxfp4 => Self::Bf16,
             other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model;
+
+    #[test]
+    fn one_gpu_has_more_to_read_until_all_experts_are_touched() {
+        let experts = model("Qwen3-235B-A22B").expect("known").experts.expect("a mixture");
+        assert_eq!(imbalance(&experts, 1.0, 8.0), 1.0);
+        // 128 experts on 8 GPUs, 8 tokens with 8 each: 51.6 touched, 6.45 of each GPU's 16, standard deviation 1.96.
+        let few = imbalance(&experts, 8.0, 8.0);
+        assert!((few - (6.45 + 1.4236 * 1.963) / 6.45).abs() < 0.01, "{few}");
+        assert!(imbalance(&experts, 8.0, 2000.0) < 1.001);
+        // What the fullest GPU reads grows with the batch.
+        for gpus in [2.0, 4.0, 6.0, 8.0, 128.0] {
+            let reads = |tokens: f64| imbalance(&experts, gpus, tokens) * experts.touched(tokens);
+            let all: Vec<f64> = (1..3000).map(|tokens| reads(f64::from(tokens))).collect();
+            assert!(all.windows(2).all(|pair| pair[1] >= pair[0] - 1e-9), "{gpus}");
         }
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Physical {
     flops_per_token: f64,
     /// Of the weights' format over bf16.
     speedup: f64,
+    /// Quantising activations for experts, in a pass through all layers.
+    quantising_seconds: f64,
     head_flops: f64,
     flops_per_pair: f64,
     pub(super) speculated: Option<Box<Speculated>>,
@@ -239,7 +241,8 @@ impl Physical {
             seconds_per_kv_token: bytes_per_kv_token / (reached.kv_efficiency * gpu.bandwidth),
             seconds_per_pair: flops_per_pair / (gpu.attention_efficiency * gpu.peak_flops),
             weight_bytes: operators.resident_bytes() + head.weight_bytes(),
-            routed: operators.routed(deployment.weights),
+            routed: operators.routed(),
+            quantising_seconds: operators.quantising_seconds,
             speedup: deployment.weights.speedup(gpu),
             bytes_per_token: per_token.activation_bytes,
             bytes_per_kv_token,
@@ -292,13 +295,17 @@ impl Physical {
             return StepCost::default();
         }
         let (memory_share, compute_share) = self.utilisation(work, seconds);
-        let watts = Watts(
-            self.gpus
-                * self
-                    .gpu
-                    .power
-                    .watts(memory_share, compute_share, self.gpus > 1.0, self.gpu.tdp_watts),
-        );
+        let power = &self.gpu.power;
+        let each = match self.routed {
+            None => power.watts(memory_share, compute_share, self.gpus > 1.0, self.gpu.tdp_watts),
+            Some(routed) => {
+                let idle_watts = power.loaded_idle_watts(self.gpu.idle_watts);
+                let (expert_share, quantising_share) = self.expert_shares(routed, work, seconds);
+                let shares = [memory_share, expert_share, quantising_share];
+                power.mixture.watts(shares, idle_watts, self.gpu.tdp_watts)
+            }
+        };
+        let watts = Watts(self.gpus * each);
         StepCost {
             seconds,
             watts,
@@ -347,6 +354,18 @@ impl Physical {
         )
     }
 
+    /// Of a mixture: share of peak FLOP/s in its experts, and of the time in quantising for them.
+    fn expert_shares(&self, routed: Routed, work: &StepWork, seconds: f64) -> (f64, f64) {
+        let pass = Pass::of(work);
+        let passes = f64::from(self.micro_batches(pass.seqs));
+        let stages = f64::from(self.stages);
+        let flops = routed.flops(f64::from(pass.tokens)) / self.speedup;
+        (
+            flops / (stages * seconds * self.gpu.peak_flops),
+            (passes * self.quantising_seconds / (stages * seconds)).min(1.0),
+        )
+    }
+
     /// Bytes that each GPU moves and FLOPs that it computes in a step; `decode_pairs`: query-key pairs of decoding.
     pub(super) fn traffic(&self, pass: Pass, decode_pairs: f64) -> (f64, f64) {
         if pass.tokens == 0 {
@@ -354,18 +373,13 @@ impl Physical {
         }
         let passes = f64::from(self.micro_batches(pass.seqs));
         let tokens = f64::from(pass.tokens);
-        let (routed, padding) = self.routed.map_or((0.0, 0.0), |routed| {
-            let own = tokens / passes;
-            (routed.read_bytes(own), routed.padding_flops(own) / self.speedup)
-        });
+        let routed = self.routed.map_or(0.0, |routed| routed.read_bytes(tokens / passes));
         let bytes = passes * (self.weight_bytes + routed)
             + tokens * self.bytes_per_token
             + pass.kv_tokens * self.bytes_per_kv_token;
         let pairs = pass.pairs + decode_pairs;
-        let flops = tokens * self.flops_per_token
-            + passes * padding
-            + f64::from(pass.rows) * self.head_flops
-            + pairs * self.flops_per_pair;
+        let flops =
+            tokens * self.flops_per_token + f64::from(pass.rows) * self.head_flops + pairs * self.flops_per_pair;
         let stages = f64::from(self.stages);
         (bytes / stages, flops / stages)
     }

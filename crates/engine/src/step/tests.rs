@@ -357,6 +357,58 @@ proptest! {
         }
     }
 
+    /// Whatever the format, the split, the pipeline: neither faster than the arithmetic of its parameters nor than reading what is
+    /// read whole, both counted from the model's published sizes alone.
+    #[test]
+    fn no_step_of_any_deployment_beats_the_roofline(
+        (gpu, model, split) in specs(),
+        (weights, stages, apart) in (
+            prop_oneof![
+                Just(Precision::Bf16), Just(Precision::Fp8), Just(Precision::Int8), Just(Precision::Int4),
+                Just(Precision::Fp4), Just(Precision::Mxfp4),
+            ],
+            1_u32..4,
+            any::<bool>(),
+        ),
+        (a, b) in (works(), works()),
+    ) {
+        let physical = Physical::new(&EngineShape {
+            gpu,
+            model,
+            tensor_parallel: split,
+            limits: EngineLimits::default(),
+            deployment: Deployment { weights, pipeline_parallel: stages, expert_parallel: apart, ..Deployment::default() },
+        });
+        let cost = physical.cost(&a);
+        if cost.seconds > 0.0 {
+            let (memory, compute) = physical.utilisation(&a, cost.seconds);
+            prop_assert!(memory <= 1.0 && compute <= 1.0, "{memory} {compute}");
+            prop_assert!(cost.watts.0 <= physical.gpus * gpu.tdp_watts + 1e-9);
+            let embeddings = f64::from(model.vocab) * f64::from(model.hidden) * if model.tied_embeddings { 1.0 } else { 2.0 };
+            let through = model.active_parameters() as f64 - embeddings;
+            let tokens = f64::from(a.prefill_tokens + a.decode_seqs);
+            let rate = f64::from(split * stages) * gpu.peak_flops * weights.speedup(gpu);
+            // Norms and the like are parameters, and no product: a hundredth.
+            prop_assert!(cost.seconds >= 0.99 * 2.0 * through * tokens / rate, "{} {}", model.name, cost.seconds);
+            let whole = (model.parameters - model.expert_parameters()) as f64 - embeddings;
+            let bytes = whole * weights.outside_experts().bytes();
+            let passes = f64::from(stages.min(a.prefill_seqs + a.decode_seqs).max(1));
+            let read_s = bytes * passes / (f64::from(split * stages) * f64::from(stages) * gpu.bandwidth);
+            prop_assert!(cost.seconds >= 0.99 * read_s, "{} reads in {}", model.name, cost.seconds);
+        }
+        let both = StepWork {
+            prefill_tokens: a.prefill_tokens + b.prefill_tokens,
+            prefill_seqs: a.prefill_seqs + b.prefill_seqs,
+            prefill_attention: a.prefill_attention + b.prefill_attention,
+            prefill_kv_tokens: a.prefill_kv_tokens + b.prefill_kv_tokens,
+            decode_seqs: a.decode_seqs + b.decode_seqs,
+            kv_tokens: a.kv_tokens + b.kv_tokens,
+        };
+        if stages == 1 {
+            prop_assert!(physical.seconds(&both) >= physical.seconds(&a) * (1.0 - 1e-9));
+        }
+    }
+
     #[test]
     fn doubled_bandwidth_is_never_slower((gpu, model, split) in specs(), work in works()) {
         let faster: &'static GpuSpec = Box::leak(Box::new(GpuSpec { bandwidth: 2.0 * gpu.bandwidth, ..gpu.clone() }));

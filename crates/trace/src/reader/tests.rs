@@ -65,7 +65,7 @@ fn what_is_far_out_of_order_is_refused_and_says_what_to_do() {
         .expect_err("too late")
         .to_string();
     assert!(
-        error.contains("arrives 10 s before") && error.contains("--sort"),
+        error.contains(":5: request 5 arrives 10 s before") && error.contains("--sort"),
         "{error}"
     );
     assert!(stream(&text, 5).iter().all(Result::is_ok), "a larger window reaches it");

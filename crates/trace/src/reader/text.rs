@@ -76,6 +76,10 @@ impl<R: BufRead> RecordSource for TextSource<R> {
         }
     }
 
+    fn line(&self) -> Option<u64> {
+        Some(self.lines.number())
+    }
+
     fn notes(&self) -> Vec<String> {
         let failed = self.failed;
         (failed > 0)
