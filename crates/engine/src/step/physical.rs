@@ -313,10 +313,11 @@ impl Physical {
         }
     }
 
-    /// The steps of `seqs` sequences that only decode, where these go through the model in one pass and one token at a time.
+    /// The steps of `seqs` sequences that only decode, where these go through the model in one pass and one token at a time, and
+    /// all of its weights are read. A mixture draws by another curve.
     pub(super) fn decoding(&self, seqs: u32) -> Option<RooflineDecoding> {
         let hops = self.hop_seconds != 0.0 || self.hop_seconds_per_token != 0.0;
-        if self.stages != 1 || hops || self.speculated.is_some() {
+        if self.stages != 1 || hops || self.speculated.is_some() || self.routed.is_some() {
             return None;
         }
         let work = StepWork {
