@@ -7,7 +7,7 @@
 /// First bytes of every artifact.
 const MAGIC: &[u8; 8] = b"EQPREDCT";
 /// Version that is written and read.
-const VERSION: u32 = 3;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 28;
 /// No artifact may be larger; the embedded one is a few megabytes.
 pub const MAX_ARTIFACT_BYTES: usize = 64 << 20;
@@ -215,14 +215,6 @@ impl<'a> Reader<'a> {
     pub(crate) fn u32(&mut self) -> Result<u32, ArtifactError> {
         let chunks = self.chunks::<4>(1)?;
         Ok(u32::from_le_bytes(chunks[0]))
-    }
-
-    pub(crate) fn u32s(&mut self, count: usize) -> Result<Vec<u32>, ArtifactError> {
-        Ok(self
-            .chunks::<4>(count)?
-            .iter()
-            .map(|&bytes| u32::from_le_bytes(bytes))
-            .collect())
     }
 
     pub(crate) fn size(&mut self) -> Result<usize, ArtifactError> {

@@ -3,11 +3,11 @@
 mod cluster;
 mod constant;
 mod equipoise;
-mod forest;
 mod irt;
 mod knn;
 mod linear;
 mod neighbours;
+mod pooled;
 mod scaling;
 mod stack;
 
@@ -64,7 +64,7 @@ pub enum Kind {
     Irt,
     /// A logistic head per model (RouteLLM, BEST-Route).
     Linear,
-    /// Ours: item response, a forest and neighbours, each split into what is common to all models and what is one
+    /// Ours: item response, pooled heads and neighbours, each split into what is common to all models and what is one
     /// model's own, weighted by what held out of sample.
     Equipoise,
 }

@@ -165,19 +165,6 @@ impl Examples {
         examples
     }
 
-    /// Vectors and scores as they are, without lengths.
-    #[cfg(test)]
-    pub(crate) fn from_rows(rows: &[(Vec<f32>, Vec<f64>)]) -> Self {
-        let scores: Vec<f64> = rows.iter().flat_map(|(_, scores)| scores.iter().copied()).collect();
-        Self {
-            dimension: rows[0].0.len(),
-            models: rows[0].1.len(),
-            vectors: rows.iter().flat_map(|(vector, _)| vector.iter().copied()).collect(),
-            log_tokens: vec![f64::NAN; scores.len()],
-            scores,
-        }
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.vectors.len() / self.dimension
     }

@@ -1,14 +1,14 @@
-//! Our predictor: an item response model, a forest and the votes of near prompts, stacked.
+//! Our predictor: an item response model, partially pooled heads and the votes of near prompts, stacked.
 //!
-//! The item response model generalises (what makes a prompt hard is shared), the forest finds conditions
-//! under which models differ, the neighbours know what neither can express (families of like questions). All are
+//! The item response model generalises (what makes a prompt hard is shared), the pooled heads give every model directions
+//! of its own where the data insist, the neighbours know what neither can express (families of like questions). All are
 //! fitted on all examples; how much each is worth is learned from predictions for examples that none had seen.
 
 use equipoise_types::RandomStream;
 
-use super::forest::Forest;
 use super::irt::{Ability, Irt, IrtConfig};
 use super::neighbours::{Neighbours, Votes, lists_for};
+use super::pooled::Pooled;
 use super::stack::{Stack, Terms};
 use super::{Estimate, QualityPredictor, Sizes};
 use crate::artifact::{ArtifactError, Reader, Writer};
@@ -24,19 +24,14 @@ const CONFIG: IrtConfig = IrtConfig {
     curved: SURFACE_FEATURES,
 };
 /// Neighbours that vote.
-const VOTERS: usize = 200;
+const VOTERS: usize = 80;
 /// Lists that are searched, of at most 64.
 const PROBES: usize = 12;
 /// A neighbour at distance d weighs `(nearest + SOFTNESS) / (d + SOFTNESS)`: a near-duplicate of the prompt counts far more
 /// than the rest.
 const SOFTNESS: f64 = 1e-6;
-/// Votes that each model's mean has before any neighbour is asked what the prompt is like.
+/// Votes that each model's mean has before any neighbour is asked.
 const PRIOR_VOTES: f64 = 0.5;
-/// Votes of what the neighbours say of all models, before they are asked about one.
-const COMMON_VOTES: f64 = 3.0;
-/// Scores of neighbours are kept so far from 0 and 1, as are those of the forest.
-const VOTE_MARGIN: f64 = 0.02;
-const FOREST_MARGIN: f64 = 0.01;
 /// Prompts that a model's mean is taken over: their sampling error is about 0.01.
 const PROMPTS_OF_MEANS: usize = 500;
 const FOLDS: usize = 4;
@@ -54,7 +49,7 @@ pub(crate) struct Equipoise {
 #[derive(Clone, Debug, PartialEq)]
 struct Experts {
     irt: Irt,
-    forest: Forest,
+    pooled: Pooled,
     neighbours: Neighbours,
 }
 
@@ -121,7 +116,7 @@ impl Equipoise {
     pub(crate) fn write(&self, writer: &mut Writer) {
         writer.size(self.trained);
         self.experts.irt.write(writer);
-        self.experts.forest.write(writer);
+        self.experts.pooled.write(writer);
         self.experts.neighbours.write(writer);
         self.stack.write(writer);
     }
@@ -138,7 +133,7 @@ impl Equipoise {
         Ok(Self {
             experts: Experts {
                 irt: Irt::read(reader, sizes)?,
-                forest: Forest::read(reader, known)?,
+                pooled: Pooled::read(reader, known)?,
                 neighbours: Neighbours::read(reader, sizes)?,
             },
             stack: Stack::read(reader)?,
@@ -151,7 +146,7 @@ impl Experts {
     fn train(examples: &Examples, random: &RandomStream) -> Self {
         Self {
             irt: Irt::train(examples, &CONFIG, random),
-            forest: Forest::train(examples, random),
+            pooled: Pooled::train(examples),
             neighbours: Neighbours::build(examples, lists_for(examples.len()), random),
         }
     }
@@ -159,22 +154,25 @@ impl Experts {
     /// The opinions of every model, split into common and own parts; common is the mean over the first `trained` models.
     fn opinions(&self, trained: usize, vector: &[f32]) -> Vec<Opinion> {
         let responses = self.irt.responses(vector);
-        let common_response = mean(responses[..trained].iter().map(|response| response.delta));
-        let scores = self.forest.scores(vector);
-        let grown: Vec<Option<f64>> = scores
+        let heads: Vec<f64> = self
+            .pooled
+            .log_odds(vector)
             .iter()
             .zip(&responses)
-            .map(|(score, response)| score.map(|score| logit(score, FOREST_MARGIN) - response.base))
+            .map(|(log_odds, response)| log_odds - response.base)
             .collect();
-        let common_grown = mean(grown.iter().flatten().copied());
         let votes = self.neighbours.votes(vector, VOTERS, PROBES, SOFTNESS);
-        // What each model's votes and so many more for `prior` come to, against its mean.
-        let departure = |model: usize, prior: f64, count: f64| {
-            let (votes, base) = (votes[model], responses[model].base);
-            let good = votes.good + count * sigmoid(base + prior);
-            (votes.weight > 0.0).then(|| logit(good / (votes.weight + count), VOTE_MARGIN) - base)
-        };
-        let common_vote = mean((0..trained).filter_map(|model| departure(model, 0.0, PRIOR_VOTES)));
+        let voted: Vec<Option<f64>> = responses
+            .iter()
+            .zip(&votes)
+            .map(|(response, votes)| {
+                let good = votes.good + PRIOR_VOTES * sigmoid(response.base);
+                (votes.weight > 0.0).then(|| logit(good / (votes.weight + PRIOR_VOTES), 0.02) - response.base)
+            })
+            .collect();
+        let common_response = mean(responses[..trained].iter().map(|response| response.delta));
+        let common_head = mean(heads.iter().copied());
+        let common_vote = mean(voted[..trained].iter().flatten().copied());
         let opinion = |model: usize| Opinion {
             terms: Terms {
                 base: responses[model].base,
@@ -182,14 +180,10 @@ impl Experts {
                 parts: [
                     common_response,
                     responses[model].delta - common_response,
-                    common_grown,
-                    grown
-                        .get(model)
-                        .copied()
-                        .flatten()
-                        .map_or(0.0, |grown| grown - common_grown),
+                    common_head,
+                    heads.get(model).map_or(0.0, |head| head - common_head),
                     common_vote,
-                    departure(model, common_vote, COMMON_VOTES).map_or(0.0, |voted| voted - common_vote),
+                    voted[model].map_or(0.0, |voted| voted - common_vote),
                 ],
             },
             ability_variance: responses[model].variance,
@@ -214,7 +208,7 @@ impl QualityPredictor for Equipoise {
                 let slope = probability * (1.0 - probability);
                 // Three sources, as variances of the log-odds: the model's ability, the opinions at odds, and the sampling
                 // error of the votes that say what is this model's own.
-                let voters = opinion.votes.weight + COMMON_VOTES;
+                let voters = opinion.votes.weight + PRIOR_VOTES;
                 let sampling = self.stack.own_vote_weight().powi(2) / (slope.max(0.02) * voters);
                 let variance = opinion.ability_variance.max(0.0) + opinion.terms.spread() + sampling;
                 Estimate::new(probability, slope * variance.sqrt())
