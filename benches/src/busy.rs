@@ -31,6 +31,12 @@ const PROMPTS: [&str; 4] = [
      generations of assimilation and mixing with the native Frankish and Roman-Gaulish populations, their descendants \
      would gradually merge with the Carolingian-based cultures of West Francia.",
 ];
+
+/// What a request asks.
+fn prompt(id: RequestId) -> &'static str {
+    PROMPTS[id.0 as usize % PROMPTS.len()]
+}
+
 /// The label by which the first requests are put where they belong.
 const PLACE: &str = "place";
 
@@ -158,6 +164,12 @@ impl BusyScheduler {
         Ok(spent)
     }
 
+    /// The prompt that [`Self::time_batch`] begins with next.
+    #[must_use]
+    pub fn next_prompt(&self) -> &'static str {
+        prompt(RequestId(self.next_id + 1))
+    }
+
     /// What a router would ask a predictor about: the models of this fleet.
     #[must_use]
     pub fn roster(&self, predictor: &Predictor) -> Roster {
@@ -183,7 +195,7 @@ impl BusyScheduler {
         self.now += Duration::from_millis(1);
         let mut batch: Vec<Request> = (0..size).map(|_| self.request()).collect();
         let ids: Vec<RequestId> = batch.iter().map(|request| request.id).collect();
-        let texts: Vec<&str> = ids.iter().map(|id| PROMPTS[id.0 as usize % PROMPTS.len()]).collect();
+        let texts: Vec<&str> = ids.iter().map(|id| prompt(*id)).collect();
         self.actions.clear();
         let started = Instant::now();
         for (request, text) in batch.iter_mut().zip(texts) {

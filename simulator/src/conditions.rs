@@ -246,7 +246,7 @@ where
             }
             if let Some(instance) = instance.map(|instance| instance as usize) {
                 self.advance(instance);
-                if self.instances[instance].drop_request(place, &mut self.requests) {
+                if self.instances[instance].drop_request(self.now, place, &mut self.requests) {
                     self.plan_wake(instance);
                 }
                 self.changed = true;

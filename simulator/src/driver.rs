@@ -1,6 +1,6 @@
-//! The simulated driver: a heap of happenings in virtual time that carries the scheduler's actions out.
+//! The simulated driver: an agenda of happenings in virtual time that carries the scheduler's actions out.
 //!
-//! Engines are not in the heap step by step: each is brought up to the present when it is looked at, and is woken when
+//! Engines are not in the agenda step by step: each is brought up to the present when it is looked at, and is woken when
 //! something happens in it that others can see. Progress of answers, which changes nothing but what a decision sees, is
 //! given to the scheduler before it may decide. With [`SimulationOptions::step_by_step`] every step and every report is an
 //! event of its own; both ways come to the same, bit for bit.
@@ -18,9 +18,10 @@ use equipoise_scheduler::{Action, Event, Prefix, Request, SchedulerConfig, Wishe
 use equipoise_trace::{MOONCAKE_BLOCK_TOKENS, TraceError, WorkloadRecord};
 use equipoise_types::{RandomStream, Timestamp};
 
+use crate::agenda::{Agenda, Next};
 use crate::conditions::Conditions;
 use crate::feed::Sink;
-use crate::happening::{Happening, Planned};
+use crate::happening::Happening;
 use crate::instance::{Progress, SimulatedInstance};
 use crate::options::LONGEST_YEARS;
 use crate::request::Requests;
@@ -53,10 +54,9 @@ pub(crate) struct Driver<'a, W, S, R> {
     pub(crate) timeline: TimelineLog,
     pub(crate) conditions: Conditions,
     told: Option<&'a mut R>,
-    heap: BinaryHeap<Reverse<Planned>>,
+    agenda: Agenda,
     /// Progress on its way, where each step is an event.
     progress: BinaryHeap<Reverse<Progress>>,
-    sequence: u64,
     /// Draws who says how good an answer was.
     random: RandomStream,
     pub(crate) now: Timestamp,
@@ -113,7 +113,7 @@ where
             options,
             hop: Duration::from_secs_f64(options.hop_s),
             telemetry_interval: Duration::from_secs_f64(options.sampling_interval_s()),
-            routers: Routers::new(config, options.routers, sink)?,
+            routers: Routers::new(config, options.routers, options.slo.is_some(), sink)?,
             instances: Vec::with_capacity(fleet.instances.len()),
             quiet_until: vec![Timestamp::MAX; fleet.instances.len()],
             requests: Requests::default(),
@@ -121,9 +121,8 @@ where
             timeline: TimelineLog::default(),
             conditions: Conditions::new(&options.conditions, fleet.instances.len(), options.seed),
             told: None,
-            heap: BinaryHeap::new(),
+            agenda: Agenda::new(fleet.instances.len()),
             progress: BinaryHeap::new(),
-            sequence: 0,
             random: RandomStream::new(options.seed).derive("feedback"),
             now: Timestamp::ZERO,
             next_sample: Timestamp::ZERO,
@@ -149,6 +148,9 @@ where
             let slowness = options.mismatch.slowness(options.seed, &declared.spec.name);
             let instance = SimulatedInstance::new(declared, slowness, driver.hop, options.step_by_step)?;
             driver.instances.push(instance);
+        }
+        if driver.routers.looks_at_nothing() {
+            driver.instances.iter_mut().for_each(SimulatedInstance::mute);
         }
         driver.begin_conditions();
         Ok(driver)
@@ -178,7 +180,7 @@ where
     pub(crate) fn run_to_end(&mut self) -> Result<(), SimulationError> {
         while self.requests.open() > 0 || self.next.is_some() {
             let arrival = self.next.as_ref().map_or(Timestamp::MAX, |record| record.arrival);
-            let planned = self.next_planned();
+            let planned = self.agenda.next_at();
             let (wakeup, sleeper) = self
                 .routers
                 .wakeup(self.now, LEAST_SLEEP)
@@ -199,8 +201,10 @@ where
             if arrival == at {
                 self.arrive()?;
             } else if planned == at {
-                if let Some(Reverse(planned)) = self.heap.pop() {
-                    self.happen(planned.happening);
+                match self.agenda.pop() {
+                    Some(Next::Wake(instance)) => self.wake(instance),
+                    Some(Next::Other(happening)) => self.happen(happening),
+                    None => {}
                 }
             } else {
                 self.give(sleeper, Event::Timer);
@@ -227,19 +231,6 @@ where
         Ok(gone)
     }
 
-    /// When the next thing that was planned, and still counts, happens.
-    fn next_planned(&mut self) -> Timestamp {
-        while let Some(Reverse(planned)) = self.heap.peek() {
-            match planned.happening {
-                Happening::Wake { instance, wake } if self.instances[instance as usize].wake != wake => {
-                    self.heap.pop();
-                }
-                _ => return planned.at,
-            }
-        }
-        Timestamp::MAX
-    }
-
     /// Requests that have arrived, and that have ended.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let arrived = self.requests.arrived();
@@ -247,8 +238,7 @@ where
     }
 
     pub(crate) fn plan(&mut self, at: Timestamp, happening: Happening) {
-        self.heap.push(Reverse(Planned::new(at, self.sequence, happening)));
-        self.sequence += 1;
+        self.agenda.plan(at, happening);
     }
 
     /// Whoever arrives now arrives together.
@@ -291,7 +281,6 @@ where
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Wake { instance, .. } => self.wake(instance),
             Happening::Submit { instance, request } => self.submit(instance, request),
             Happening::Report { request, kind, .. } => self.report(request, kind),
             Happening::Samples(samples) => {
@@ -339,10 +328,7 @@ where
         } else {
             self.options.hop_s
         };
-        let (instances, requests) = (&mut self.instances, &mut self.requests);
-        let samples = instances
-            .iter_mut()
-            .map(|instance| instance.sample(now, age_s, requests));
+        let samples = self.instances.iter_mut().map(|instance| instance.sample(now, age_s));
         let samples = samples.collect();
         let Some(samples) = self.conditions.pass(now, samples) else {
             return;

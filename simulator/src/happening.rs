@@ -8,12 +8,10 @@ use equipoise_types::{RequestId, Timestamp};
 use crate::conditions::Change;
 use crate::routers::FleetReport;
 
-/// Something that will happen. Not among them: arrivals, which come from the workload, in order; the taking of samples,
-/// which has a rhythm; and progress of answers, which the router hears of before it decides.
+/// Something that will happen. Not among them: arrivals, which come from the workload, in order; wake-ups of instances; the
+/// taking of samples, which has a rhythm; and progress of answers, which the router hears of before it decides.
 #[derive(Debug)]
 pub(crate) enum Happening {
-    /// An instance has to be looked at: its step ends, or the run of steps that it is in. Only its latest counts.
-    Wake { instance: u32, wake: u32 },
     /// A dispatched request reaches its instance.
     Submit { instance: u32, request: RequestId },
     /// What an instance sent reaches the router.
@@ -46,7 +44,6 @@ impl Happening {
     /// steps are taken together.
     fn rank(&self) -> (u8, u32) {
         match self {
-            Self::Wake { instance, .. } => (0, *instance),
             Self::Submit { .. } => (1, 0),
             Self::Report { instance, .. } => (2, *instance),
             Self::Samples(_) => (3, 0),

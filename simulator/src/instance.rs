@@ -3,7 +3,6 @@
 mod rest;
 mod run;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use equipoise_config::DeclaredInstance;
@@ -19,7 +18,7 @@ use crate::pace::Pace;
 use crate::prefix::PrefixCache;
 use crate::request::{Place, Requests};
 use rest::Waking;
-use run::Run;
+use run::{Run, Spare};
 
 /// An engine with its clock and its energy meter. Energy of steps is split over who took part; the draw between steps is idle
 /// energy.
@@ -46,11 +45,15 @@ pub(crate) struct SimulatedInstance {
     gone: Vec<RequestId>,
     /// Each step is begun and ended on its own.
     step_by_step: bool,
+    /// Nobody wants to hear how answers get on.
+    mute: bool,
     /// Way back to the router.
     hop: Duration,
+    hop_nanos: u64,
     step: Option<RunningStep>,
     /// What the running step is part of.
     run: Option<Run>,
+    spare: Spare,
     /// End of the last step, or of a wake-up.
     idle_since: Timestamp,
     /// On its way from sleep, or from nothing, to its next step.
@@ -58,10 +61,9 @@ pub(crate) struct SimulatedInstance {
     wakes: u32,
     asleep_nanos: u64,
     busy_nanos: u64,
-    /// Which of its wake-ups is the one that counts.
-    pub(crate) wake: u32,
-    /// Progress on its way to the router, by arrival there.
-    progress: VecDeque<Progress>,
+    /// Progress on its way to the router, and when it hears of the first.
+    progress: Vec<Progress>,
+    first_heard: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,18 +115,26 @@ impl SimulatedInstance {
             registered: true,
             gone: Vec::new(),
             step_by_step,
+            mute: false,
             hop,
+            hop_nanos: u64::try_from(hop.as_nanos()).unwrap_or(u64::MAX),
             engine: Engine::new(model),
             step: None,
             run: None,
+            spare: Spare::default(),
             idle_since: Timestamp::ZERO,
             waking: None,
             wakes: 0,
             asleep_nanos: 0,
             busy_nanos: 0,
-            wake: 0,
-            progress: VecDeque::new(),
+            progress: Vec::new(),
+            first_heard: Timestamp::MAX,
         })
+    }
+
+    /// Nobody will want to hear of progress.
+    pub(crate) fn mute(&mut self) {
+        self.mute = true;
     }
 
     /// Whether the running step is over and is to be ended with [`Self::end`].
@@ -146,7 +156,7 @@ impl SimulatedInstance {
         let ends = match &self.run {
             // How long the steps after this one are is decided when they begin.
             Some(_) if self.pace.varies() => running.ends,
-            Some(run) => run.visible_from(running, self.engine.model()),
+            Some(run) => run.visible_from(running),
             None => running.ends,
         };
         Some(ends)
@@ -183,8 +193,11 @@ impl SimulatedInstance {
         if !self.step_by_step
             && let Some(steady) = self.engine.steady()
         {
-            let step = Run::step(&steady, self.engine.model());
-            self.run = Some(Run::new(&steady, now, &self.engine, requests));
+            let spare = std::mem::take(&mut self.spare);
+            let heard = (!self.mute).then_some(requests);
+            let run = Run::new(&steady, now, &self.engine, self.terms, heard, spare);
+            let step = run.step(steady.kv_tokens);
+            self.run = Some(run);
             self.start(now, step);
         } else if let Some(step) = self.engine.begin_long_step() {
             self.start(now, step);
@@ -260,23 +273,27 @@ impl SimulatedInstance {
     /// Progress that is told when a step ends at `now`.
     pub(crate) fn tell(&mut self, now: Timestamp, request: RequestId, count: u32) {
         let at = now + self.hop;
-        self.progress.push_back(Progress { at, request, count });
+        self.push(Progress { at, request, count });
     }
 
-    /// The next progress that the router hears of before `before`.
-    pub(crate) fn hear(&mut self, before: Timestamp) -> Option<Progress> {
-        self.progress.pop_front_if(|next| next.at < before)
+    fn push(&mut self, progress: Progress) {
+        if self.mute {
+            return;
+        }
+        self.first_heard = self.first_heard.min(progress.at);
+        self.progress.push(progress);
     }
 
     /// The router hears of no progress before then.
     pub(crate) fn quiet_until(&self) -> Timestamp {
-        if let Some(next) = self.progress.front() {
-            return next.at;
+        if self.mute {
+            return Timestamp::MAX;
         }
-        match (&self.run, &self.step) {
+        let due = match (&self.run, &self.step) {
             (Some(run), Some(running)) => run.next_progress(running, !self.pace.varies()) + self.hop,
             _ => Timestamp::MAX,
-        }
+        };
+        due.min(self.first_heard)
     }
 
     /// What the running step has drawn so far, or what was drawn since the last one, joules.
@@ -290,7 +307,7 @@ impl SimulatedInstance {
     /// Everybody's connection breaks: its process is gone. It has been brought up to the present. What the step that it was in
     /// has drawn is nobody's. Whom it served.
     pub(crate) fn crash(&mut self, now: Timestamp, requests: &mut Requests) -> Vec<Place> {
-        self.interrupt(requests);
+        self.interrupt(now, requests);
         self.crashed = true;
         if let Some(running) = self.step.take() {
             self.meter.lose_joules(running.watts * now.secs_since(running.began));
@@ -315,8 +332,8 @@ impl SimulatedInstance {
 
     /// A client has left: its request is taken out of the engine, which has been brought up to the present. True where a run
     /// was broken off for it.
-    pub(crate) fn drop_request(&mut self, place: Place, requests: &mut Requests) -> bool {
-        let interrupted = self.interrupt(requests);
+    pub(crate) fn drop_request(&mut self, now: Timestamp, place: Place, requests: &mut Requests) -> bool {
+        let interrupted = self.interrupt(now, requests);
         let id = place.engine_id();
         if self.engine.abort(id) {
             self.settle(place, requests);
@@ -359,18 +376,20 @@ impl SimulatedInstance {
 
     /// What its metrics page and its power meter would say now; nothing where it is not registered. It has been brought up to
     /// the present. `hop_s` is how old that will be on arrival.
-    pub(crate) fn sample(&mut self, now: Timestamp, hop_s: f64, requests: &mut Requests) -> Option<EngineSample> {
+    pub(crate) fn sample(&mut self, now: Timestamp, hop_s: f64) -> Option<EngineSample> {
         if !self.registered {
             return None;
         }
-        self.tell_engine(true, requests);
         let stats = self.engine.stats();
+        let kv_usage = self
+            .untold_steps()
+            .map_or(stats.kv_usage, |steps| self.engine.kv_usage_after(steps));
         let open_joules = self.open_joules(now);
         Some(EngineSample {
             healthy: !self.crashed,
             running: stats.running,
             waiting: stats.waiting,
-            kv_usage: stats.kv_usage,
+            kv_usage,
             power: self.meter.sample(now, open_joules).map(Watts),
             age_s: hop_s,
         })

@@ -9,6 +9,7 @@
 //! [`PromptSet`]. State: each run owns all of its own; the same
 //! inputs give the same bytes. Does not belong here: tokio, services, command lines, policies.
 
+mod agenda;
 mod cascade;
 mod conditions;
 mod distribution;

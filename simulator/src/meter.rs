@@ -48,12 +48,54 @@ impl Shares {
         }
     }
 
+    /// Of a step that only decodes: the same, with `terms` prepared for its batch.
+    #[inline]
+    pub(crate) fn of_decoding(joules: f64, terms: &DecodingTerms, kv_tokens: u64) -> Self {
+        if joules <= 0.0 || terms.parts <= 0.0 {
+            return Self::default();
+        }
+        let modelled = terms.modelled + kv_tokens as f64 * terms.of.joules_per_kv_token;
+        let picojoules = joules * PICOJOULES_PER_JOULE;
+        if modelled <= 0.0 {
+            return Self {
+                each: (picojoules / terms.parts) as u64,
+                ..Self::default()
+            };
+        }
+        let scale = picojoules / modelled;
+        Self {
+            each: (scale * terms.of.fixed_joules / terms.parts) as u64,
+            per_prefill_token: (scale * terms.of.joules_per_prefill_token) as u64,
+            per_decode_token: (scale * terms.of.joules_per_decode_token) as u64,
+            per_kv_token: (scale * terms.of.joules_per_kv_token) as u64,
+        }
+    }
+
     /// One part's.
     pub(crate) fn share(&self, part: &StepPart) -> u128 {
         u128::from(self.each)
             + u128::from(self.per_prefill_token) * u128::from(part.prefill_tokens)
             + u128::from(self.per_decode_token) * u128::from(part.decode_tokens)
             + u128::from(self.per_kv_token) * u128::from(part.kv_tokens)
+    }
+}
+
+/// What [`Shares::of`] needs of a batch that only decodes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DecodingTerms {
+    of: EnergyTerms,
+    /// What a step is modelled to take beside its context, joules.
+    modelled: f64,
+    parts: f64,
+}
+
+impl DecodingTerms {
+    pub(crate) fn new(of: EnergyTerms, seqs: u32) -> Self {
+        Self {
+            modelled: of.fixed_joules + f64::from(seqs) * of.joules_per_decode_token,
+            parts: f64::from(seqs),
+            of,
+        }
     }
 }
 
@@ -192,5 +234,16 @@ mod tests {
         let zero = Shares::of(3.0, &EnergyTerms::default(), &work);
         assert_eq!(zero.share(&parts[0]), 1_000_000_000_000);
         assert_eq!(Shares::of(0.0, &terms, &work), Shares::default());
+        for (joules, kv_tokens) in [(0.0, 9), (1e-9, 0), (2.6, 1311), (7.123, 98_765)] {
+            for terms in [terms, EnergyTerms::default()] {
+                let work = StepWork {
+                    decode_seqs: 5,
+                    kv_tokens,
+                    ..StepWork::default()
+                };
+                let decoding = Shares::of_decoding(joules, &DecodingTerms::new(terms, 5), kv_tokens);
+                assert_eq!(decoding, Shares::of(joules, &terms, &work));
+            }
+        }
     }
 }

@@ -82,6 +82,20 @@ impl Pace {
         StepPace { stretch, throttle }
     }
 
+    /// Steps that would have drawn as much have been.
+    pub(crate) fn note_watts(&mut self, watts: f64) {
+        self.wanted_watts = self.wanted_watts.max(watts);
+    }
+
+    /// The mean draw of a step that nothing changes.
+    pub(crate) fn plain_watts(&self, cost: &StepCost) -> f64 {
+        let plain = StepPace {
+            stretch: 1.0,
+            throttle: 1.0,
+        };
+        self.watts(cost, plain)
+    }
+
     /// The mean draw of such a step.
     pub(crate) fn watts(&self, cost: &StepCost, pace: StepPace) -> f64 {
         self.idle_watts + (cost.watts.0 - self.idle_watts) / pace.throttle

@@ -7,7 +7,7 @@
 
 use equipoise_fleet::{CongestionPrice, EngineSample, FleetDelta, PeerLoad};
 use equipoise_policy::SettingsError;
-use equipoise_scheduler::{Action, Event, Request, Scheduler, SchedulerConfig};
+use equipoise_scheduler::{Action, Event, Request, Scheduler, SchedulerConfig, Sight};
 use equipoise_types::{InstanceId, RandomStream, Timestamp};
 use serde::Serialize;
 
@@ -52,6 +52,7 @@ pub(crate) struct FleetReport {
 pub(crate) struct Routers<S> {
     first: Feed<S>,
     others: Vec<Feed<NoSink>>,
+    looked: Looked,
     last_timer: Vec<Option<Timestamp>>,
     spread: RandomStream,
     /// By instance.
@@ -60,17 +61,45 @@ pub(crate) struct Routers<S> {
     away: Vec<bool>,
 }
 
-/// Nobody asks a simulated router why.
-fn fresh(config: SchedulerConfig) -> Result<Scheduler, SettingsError> {
-    Ok(Scheduler::new(config)?.without_explanations())
+/// What is looked at of a decision, beside where it goes. Nobody asks a simulated router why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looked {
+    /// Everything.
+    All,
+    /// No bound of what is promised.
+    NoBounds,
+    /// Nothing.
+    Nothing,
+}
+
+fn fresh(config: SchedulerConfig, looked: Looked) -> Result<Scheduler, SettingsError> {
+    let scheduler = Scheduler::new(config)?.without_explanations();
+    Ok(match looked {
+        Looked::All => scheduler,
+        Looked::NoBounds => scheduler.without_bounds(),
+        Looked::Nothing => scheduler.without_estimates(),
+    })
 }
 
 impl<S: Sink> Routers<S> {
-    pub(crate) fn new(config: SchedulerConfig, options: RouterOptions, sink: S) -> Result<Self, SettingsError> {
+    pub(crate) fn new(
+        config: SchedulerConfig,
+        options: RouterOptions,
+        bounded: bool,
+        sink: S,
+    ) -> Result<Self, SettingsError> {
+        // What is recorded is recorded whole; and routers tell one another of what they have out.
+        let looked = if bounded || S::RECORDS {
+            Looked::All
+        } else if options.count > 1 {
+            Looked::NoBounds
+        } else {
+            Looked::Nothing
+        };
         let seeds = RandomStream::new(config.seed).derive("routers");
         let another = |index: u32| {
             let seed = seeds.derive(&index.to_string()).next_u64();
-            let scheduler = fresh(SchedulerConfig { seed, ..config.clone() })?;
+            let scheduler = fresh(SchedulerConfig { seed, ..config.clone() }, looked)?;
             Ok(Feed {
                 scheduler,
                 sink: NoSink,
@@ -79,10 +108,11 @@ impl<S: Sink> Routers<S> {
         let others = (1..options.count).map(another).collect::<Result<_, SettingsError>>()?;
         Ok(Self {
             first: Feed {
-                scheduler: fresh(config)?,
+                scheduler: fresh(config, looked)?,
                 sink,
             },
             others,
+            looked,
             last_timer: vec![None; options.count as usize],
             spread: seeds.derive("spread"),
             prices: Vec::new(),
@@ -100,7 +130,7 @@ impl<S: Sink> Routers<S> {
 
     /// A new process with the same settings, that knows nothing.
     pub(crate) fn restart(&mut self, router: usize) {
-        let fresh = fresh(self.scheduler(router).config().clone());
+        let fresh = fresh(self.scheduler(router).config().clone(), self.looked);
         self.last_timer[router] = None;
         // Its settings were good before.
         if let Ok(fresh) = fresh {
@@ -123,6 +153,16 @@ impl<S: Sink> Routers<S> {
 
     pub(crate) fn first(&self) -> &Scheduler {
         &self.first.scheduler
+    }
+
+    /// Whether the first never looks at how answers get on.
+    pub(crate) fn looks_at_nothing(&self) -> bool {
+        self.first.scheduler.is_blind()
+    }
+
+    /// What the first will look at because of an event that follows at once.
+    pub(crate) fn foresee(&mut self, now: Timestamp, event: &Event) -> Sight {
+        self.first.scheduler.foresee(now, event)
     }
 
     /// Requests that wait at any of them.

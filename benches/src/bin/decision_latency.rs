@@ -1,9 +1,16 @@
 //! Percentiles of a single decision, `Scheduler::on_event(Arrived)` with all estimates, for every policy.
 
+use std::collections::BTreeMap;
+
 use clap::Parser;
+use equipoise_benches::cpu::Turns;
 use equipoise_benches::{BusyScheduler, Latencies, say, table};
 use equipoise_policy::names;
 use equipoise_predict::Predictor;
+
+/// The router's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Times single decisions and prints their percentiles in microseconds.
 #[derive(Parser)]
@@ -22,7 +29,8 @@ struct Options {
     batch: usize,
 }
 
-/// From prompt text to booking: single requests and batches, without and with the improvement pass.
+/// From prompt text to booking: single requests and batches, without and with the improvement pass. *Alone*: only those during
+/// which no other program was given the processor.
 fn from_text(options: &Options) -> anyhow::Result<()> {
     let predictor = &Predictor::embedded()?;
     let head = [
@@ -34,9 +42,15 @@ fn from_text(options: &Options) -> anyhow::Result<()> {
         "p99",
         "p99.9",
         "max",
+        "alone %",
+        "p50 alone",
+        "p99 alone",
         "score each",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let head = ["instances", "characters", "p50 alone", "p99 alone"];
+    let mut by_prompt = vec![head.map(str::to_owned).to_vec()];
+    let turns = Turns::of_this_thread()?;
     for &instances in &options.instances {
         for (size, improved) in [(1, false), (options.batch, false), (options.batch, true)] {
             let mut busy = BusyScheduler::with("equipoise", instances, improved)?;
@@ -45,21 +59,37 @@ fn from_text(options: &Options) -> anyhow::Result<()> {
             for _ in 0..runs / 20 {
                 busy.time_batch(predictor, roster, size)?;
             }
-            let (mut latencies, mut score) = (Latencies::new(), 0.0);
+            let (mut latencies, mut alone, mut score) = (Latencies::new(), Latencies::new(), 0.0);
+            let mut of_prompts: BTreeMap<usize, Latencies> = BTreeMap::new();
             for _ in 0..runs {
+                let characters = busy.next_prompt().len();
+                let before = turns.count();
                 let (spent, scores) = busy.time_batch(predictor, roster, size)?;
                 latencies.record(spent);
+                if turns.count() == before {
+                    alone.record(spent);
+                    of_prompts.entry(characters).or_default().record(spent);
+                }
                 score += scores;
             }
             let mean = format!("{:.1}", latencies.mean().as_secs_f64() * 1e6);
             let mut row = vec![instances.to_string(), size.to_string(), improved.to_string(), mean];
             row.extend(latencies.in_us(&[50.0, 99.0, 99.9, 100.0]));
+            row.push(format!("{:.1}", 100.0 * alone.count() as f64 / runs as f64));
+            row.extend(alone.in_us(&[50.0, 99.0]));
             row.push(format!("{:.5}", score / (runs * size) as f64));
             rows.push(row);
+            for (characters, latencies) in of_prompts.iter().filter(|_| size == 1) {
+                let mut row = vec![instances.to_string(), characters.to_string()];
+                row.extend(latencies.in_us(&[50.0, 99.0]));
+                by_prompt.push(row);
+            }
         }
     }
     say("\nequipoise, all predictors in: prompt text, forecast, estimates, filters, scores, assignment, booking");
     say(&table(&rows));
+    say("\nsingle requests by the length of their prompts");
+    say(&table(&by_prompt));
     Ok(())
 }
 

@@ -40,6 +40,9 @@ struct Options {
     /// Offered work, of what the fleet can do.
     #[arg(long, default_value_t = 0.83)]
     load: f64,
+    /// Only the fleets whose name holds this.
+    #[arg(long, default_value = "")]
+    scene: String,
     /// The heterogeneous fleet.
     #[arg(long, default_value = "deploy/fleets/routebalance-13.toml")]
     fleet: PathBuf,
@@ -92,8 +95,9 @@ fn scenes(options: &Options) -> anyhow::Result<Vec<Scene>> {
             output,
         })
     };
+    let wanted = |scene: &Scene| scene.name.contains(&options.scene);
     let short = |mean: f64, lengths: Lengths| Lengths { mean, ..lengths };
-    Ok(vec![
+    let scenes = vec![
         six(
             "six A100, Llama-3.1-8B, 32 slots",
             "gpu = \"A100-80G\"\nlimits = { max_num_seqs = 32 }",
@@ -118,7 +122,8 @@ fn scenes(options: &Options) -> anyhow::Result<Vec<Scene>> {
             prompt,
             output,
         },
-    ])
+    ];
+    Ok(scenes.into_iter().filter(wanted).collect())
 }
 
 fn main() -> anyhow::Result<()> {

@@ -58,6 +58,8 @@ impl Workload<'_> {
         let fleet = FleetConfig {
             pii: None,
             tls: None,
+            engine_tls: None,
+            grpc_tls: None,
             scheduler: arm.scheduler(&self.setting.fleet.scheduler),
             instances: self.setting.fleet.instances.clone(),
         };

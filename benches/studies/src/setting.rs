@@ -112,6 +112,8 @@ impl Setting {
         let fleet = FleetConfig {
             pii: None,
             tls: None,
+            engine_tls: None,
+            grpc_tls: None,
             scheduler: arm.scheduler(&self.fleet.scheduler),
             instances: self.fleet.instances.clone(),
         };

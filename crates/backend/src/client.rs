@@ -2,7 +2,8 @@
 
 use crate::connection::{Connection, EngineBody, NotAnswered};
 use crate::pool::Pool;
-use crate::{BackendError, Endpoint, EngineMetrics, strip_hop_by_hop};
+use crate::socket::Socket;
+use crate::{BackendError, Endpoint, EngineMetrics, EngineTls, EngineTlsFiles, strip_hop_by_hop};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, header};
@@ -50,6 +51,8 @@ pub struct EngineClientConfig {
     pub pool_max_idle: usize,
     /// Largest response that a probe reads, bytes.
     pub probe_limit: usize,
+    /// For `https://`; absent: the system's authorities, and nothing shown of oneself.
+    pub tls: Option<EngineTls>,
 }
 
 impl Default for EngineClientConfig {
@@ -60,6 +63,7 @@ impl Default for EngineClientConfig {
             pool_idle_timeout: Duration::from_secs(4),
             pool_max_idle: 1024,
             probe_limit: 4 << 20,
+            tls: None,
         }
     }
 }
@@ -85,16 +89,29 @@ struct Inner {
     endpoint: Endpoint,
     name: String,
     pool: Arc<Pool>,
+    /// For a secure endpoint.
+    tls: Option<EngineTls>,
     config: EngineClientConfig,
 }
 
 impl EngineClient {
-    /// A client of the engine at `endpoint` (`http://host[:port][/base]`). Connects on first use.
+    /// A client of the engine at `endpoint` (`http://host[:port][/base]` or `https://`). Connects on first use.
     ///
     /// # Errors
-    /// [`BackendError::Endpoint`] if the URL is unusable.
+    /// [`BackendError::Endpoint`] if the URL is unusable, or is secure on a system that believes nobody.
     pub fn new(endpoint: &str, config: EngineClientConfig) -> Result<Self, BackendError> {
         let endpoint = Endpoint::parse(endpoint)?;
+        let tls = match (&config.tls, endpoint.is_secure()) {
+            (_, false) => None,
+            (Some(tls), true) => Some(tls.clone()),
+            (None, true) => {
+                let system = EngineTls::load(&EngineTlsFiles::default());
+                Some(system.map_err(|error| BackendError::Endpoint {
+                    endpoint: endpoint.to_string(),
+                    reason: error.to_string(),
+                })?)
+            }
+        };
         let pool = Pool::new(config.pool_idle_timeout, config.pool_max_idle);
         let name = endpoint.to_string();
         Ok(Self {
@@ -102,6 +119,7 @@ impl EngineClient {
                 endpoint,
                 name,
                 pool,
+                tls,
                 config,
             }),
         })
@@ -179,7 +197,7 @@ impl EngineClient {
             endpoint: self.endpoint().to_owned(),
             source,
         };
-        let connecting = TcpStream::connect(self.inner.endpoint.address());
+        let connecting = self.open();
         let socket = match timeout(self.inner.config.connect_timeout, connecting).await {
             Ok(Ok(socket)) => socket,
             Ok(Err(error)) => return Err(failed(error.into())),
@@ -189,13 +207,21 @@ impl EngineClient {
                 ));
             }
         };
+        Connection::over(socket).await.map_err(|error| failed(error.into()))
+    }
+
+    /// A socket, and the handshake where the endpoint is secure.
+    async fn open(&self) -> std::io::Result<Socket> {
+        let address = self.inner.endpoint.address();
+        let socket = TcpStream::connect(address).await?;
         let options = SockRef::from(&socket);
         // Tokens must not wait for the one before to be acknowledged.
-        let set = options
-            .set_tcp_nodelay(true)
-            .and_then(|()| options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE)));
-        set.map_err(|error| failed(error.into()))?;
-        Connection::over(socket).await.map_err(|error| failed(error.into()))
+        options.set_tcp_nodelay(true)?;
+        options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+        Ok(match &self.inner.tls {
+            None => Socket::Plain(socket),
+            Some(tls) => Socket::Secured(Box::new(tls.secure(address.0, socket).await?)),
+        })
     }
 
     fn classify(&self, path: &str, error: hyper::Error) -> BackendError {

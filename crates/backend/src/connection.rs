@@ -15,17 +15,17 @@ use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use crate::BoxBody;
 use crate::pool::Pool;
+use crate::socket::Socket;
 
 /// A connection that serves one request at a time.
 #[derive(Debug)]
 pub(crate) struct Connection {
     sender: SendRequest<BoxBody>,
     /// Gone once it has ended.
-    driver: Option<Box<http1::Connection<TokioIo<TcpStream>, BoxBody>>>,
+    driver: Option<Box<http1::Connection<TokioIo<Socket>, BoxBody>>>,
 }
 
 /// A request that got no answer.
@@ -37,7 +37,7 @@ pub(crate) struct NotAnswered {
 
 impl Connection {
     /// Over a socket that is connected.
-    pub(crate) async fn over(socket: TcpStream) -> hyper::Result<Self> {
+    pub(crate) async fn over(socket: Socket) -> hyper::Result<Self> {
         let (sender, driver) = http1::handshake(TokioIo::new(socket)).await?;
         let mut connection = Self {
             sender,

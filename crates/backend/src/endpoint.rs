@@ -5,9 +5,10 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Uri};
 use std::fmt;
 
-/// The base URL of an engine, checked: plain HTTP, a host, maybe a port and a path that goes before every request's.
+/// The base URL of an engine, checked: HTTP or HTTPS, a host, maybe a port and a path that goes before every request's.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
+    is_secure: bool,
     authority: Authority,
     host: HeaderValue,
     /// Without a slash at the end; empty for the root.
@@ -15,11 +16,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads `http://host[:port][/base]`.
+    /// Reads `http://host[:port][/base]`, or `https://` so.
     ///
     /// # Errors
-    /// [`BackendError::Endpoint`] for anything else: another scheme (TLS ends at the mesh or proxy in front of the
-    /// engine), credentials, a query.
+    /// [`BackendError::Endpoint`] for anything else: another scheme, credentials, a query.
     pub fn parse(text: &str) -> Result<Self, BackendError> {
         let fail = |reason: &str| BackendError::Endpoint {
             endpoint: text.to_owned(),
@@ -28,13 +28,11 @@ impl Endpoint {
         let uri: Uri = text
             .parse()
             .map_err(|error: http::uri::InvalidUri| fail(&error.to_string()))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(fail("https is not supported: let a sidecar or the mesh end TLS"));
-            }
-            _ => return Err(fail("it must begin with http://")),
-        }
+        let is_secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(fail("it must begin with http:// or https://")),
+        };
         let authority = uri.authority().ok_or_else(|| fail("there is no host"))?;
         if authority.as_str().contains('@') {
             return Err(fail("it holds credentials"));
@@ -47,6 +45,7 @@ impl Endpoint {
         }
         let host = HeaderValue::from_str(authority.as_str()).map_err(|error| fail(&error.to_string()))?;
         Ok(Self {
+            is_secure,
             authority: authority.clone(),
             host,
             base_path: uri.path().trim_end_matches('/').to_owned(),
@@ -59,12 +58,19 @@ impl Endpoint {
         &self.host
     }
 
+    /// True for `https://`.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
     /// Host and port to connect to.
     #[must_use]
     pub fn address(&self) -> (&str, u16) {
         // An IPv6 address stands in brackets in a URL, and without them everywhere else.
         let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
-        (host, self.authority.port_u16().unwrap_or(80))
+        let usual = if self.is_secure { 443 } else { 80 };
+        (host, self.authority.port_u16().unwrap_or(usual))
     }
 
     /// What stands in the first line of a request for `path` (path and query, beginning with a slash) at this engine.
@@ -94,12 +100,13 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.base_path)
+        let scheme = if self.is_secure { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority, self.base_path)
     }
 }
 
 /// Headers that concern one connection only and must not be passed on (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [HeaderName; 8] = [
+static HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
@@ -112,6 +119,10 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 /// Removes the headers that concern one connection only, and those that `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most heads hold none: then one look at the names is all.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -139,12 +150,15 @@ mod tests {
         assert_eq!(root.target(Some(&path)).expect("joins"), "/v1/models?x=1");
         assert_eq!(root.target(None).expect("joins"), "/");
         assert_eq!(root.address(), ("engine", 80));
+        let secure = Endpoint::parse("https://engine/").expect("usable");
+        assert_eq!((secure.address(), secure.is_secure()), (("engine", 443), true));
+        assert_eq!(secure.to_string(), "https://engine");
     }
 
     #[test]
     fn unusable_endpoints_say_why() {
         for (text, reason) in [
-            ("https://engine:8000", "TLS"),
+            ("ftp://engine:8000", "https://"),
             ("engine:8000", "http://"),
             ("http://user:secret@engine", "credentials"),
             ("http://engine/?a=1", "query"),

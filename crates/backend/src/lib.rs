@@ -10,9 +10,12 @@ mod endpoint;
 mod error;
 pub mod metrics;
 mod pool;
+mod socket;
+mod tls;
 
 pub use client::{BoxBody, BoxError, EngineClient, EngineClientConfig, ServedModel, empty_body, full_body};
 pub use connection::EngineBody;
 pub use endpoint::{Endpoint, strip_hop_by_hop};
 pub use error::{BackendError, Retry};
 pub use metrics::EngineMetrics;
+pub use tls::{EngineTls, EngineTlsError, EngineTlsFiles};

@@ -43,6 +43,18 @@ pub enum PiiAction {
     Refuse,
 }
 
+/// `[engine_tls]`: how engines with an `https://` endpoint are spoken to. Files in PEM; all may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineTlsSettings {
+    /// The authorities of their certificates; absent: those of the system.
+    pub ca: Option<PathBuf>,
+    /// A certificate to show to engines that ask for one.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+}
+
 /// `[tls]`: the public listener speaks TLS. Files in PEM; what changes on disk is taken over without a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

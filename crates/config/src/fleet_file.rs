@@ -31,7 +31,8 @@ use table::ModelTable;
 ///   `requests_per_minute`, `tokens_per_minute`;
 /// - `[pii]`, optional: `labels` that an instance must carry to get a request with personal data in it, or
 ///   `action = "refuse"`; `detectors`, `scan_bytes`, `[[pii.custom]]` with `name` and `pattern`;
-/// - `[tls]`, optional: `cert`, `key`, `client_ca` of a router's public listener;
+/// - `[tls]`, optional: `cert`, `key`, `client_ca` of a router's public listener; `[grpc_tls]`: the same of its gRPC listener;
+/// - `[engine_tls]`, optional: `ca`, `cert`, `key` for engines with an `https://` endpoint;
 /// - `[[model]]`: `name`, `architecture`, `quality`, `context_tokens`, `price = { input_usd_per_mtok,
 ///   output_usd_per_mtok }`, `mean_output_tokens`; all but the name may be left out;
 /// - `[[pool]]`: `name`, `model`, `gpu`, `tensor_parallel`, and either `count` (emulated or simulated instances) or
@@ -51,8 +52,7 @@ impl FleetFile {
     /// # Errors
     /// The file cannot be read, or anything in it is wrong: see [`ConfigError`].
     pub fn load(path: &Path) -> Result<FleetConfig, ConfigError> {
-        let (text, origin) = read(path)?;
-        Self::parse(&text, &origin)
+        Ok(ConfigFile::load_with_fleet(path)?.fleet)
     }
 
     /// Validates the text of a file; `origin` stands for its path in errors.
@@ -60,9 +60,7 @@ impl FleetFile {
     /// # Errors
     /// Anything in it is wrong.
     pub fn parse(text: &str, origin: &str) -> Result<FleetConfig, ConfigError> {
-        let file = ConfigFile::parse(text, origin)?;
-        file.require_fleet(text, origin)?;
-        Ok(file.fleet)
+        Ok(ConfigFile::parse_with_fleet(text, origin)?.fleet)
     }
 }
 
@@ -124,15 +122,25 @@ impl ConfigFile {
         (file, problems)
     }
 
-    /// For those who cannot do without instances.
+    /// The same as [`ConfigFile::load`], for those who cannot do without instances.
     ///
     /// # Errors
-    /// The file, which is `text` at `origin`, declares none.
-    pub fn require_fleet(&self, text: &str, origin: &str) -> Result<(), ConfigError> {
-        if self.fleet.instances.is_empty() {
+    /// Also where the file declares none.
+    pub fn load_with_fleet(path: &Path) -> Result<Self, ConfigError> {
+        let (text, origin) = read(path)?;
+        Self::parse_with_fleet(&text, &origin)
+    }
+
+    /// The same as [`ConfigFile::parse`], for those who cannot do without instances.
+    ///
+    /// # Errors
+    /// Also where the file declares none.
+    pub fn parse_with_fleet(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        let file = Self::parse(text, origin)?;
+        if file.fleet.instances.is_empty() {
             return Err(empty(&Source { text, origin }));
         }
-        Ok(())
+        Ok(file)
     }
 }
 
@@ -195,6 +203,8 @@ fn declared(source: &Source<'_>, file: FileTable, problems: &mut Vec<ConfigError
         scheduler,
         pii: file.pii,
         tls: file.tls,
+        grpc_tls: file.grpc_tls,
+        engine_tls: file.engine_tls,
         instances,
     }
 }

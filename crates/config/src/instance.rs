@@ -4,7 +4,7 @@ use equipoise_engine::{DeclaredEngine, EngineLimits, MeasuredError, ServingError
 use equipoise_fleet::InstanceSpec;
 use equipoise_scheduler::SchedulerConfig;
 
-use crate::{PiiSettings, TlsSettings};
+use crate::{EngineTlsSettings, PiiSettings, TlsSettings};
 
 /// A whole fleet file, validated.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +15,10 @@ pub struct FleetConfig {
     pub pii: Option<PiiSettings>,
     /// A router's certificates.
     pub tls: Option<TlsSettings>,
+    /// Those of its gRPC listener.
+    pub grpc_tls: Option<TlsSettings>,
+    /// How engines are spoken to over TLS.
+    pub engine_tls: Option<EngineTlsSettings>,
     /// Every instance, pool by pool in the order of the file; at least one.
     pub instances: Vec<DeclaredInstance>,
 }

@@ -16,7 +16,7 @@ mod schema;
 mod services;
 
 pub use check::{Checked, check};
-pub use edge::{CustomPattern, PiiAction, PiiSettings, TlsSettings};
+pub use edge::{CustomPattern, EngineTlsSettings, PiiAction, PiiSettings, TlsSettings};
 pub use error::ConfigError;
 pub use fleet_file::{ConfigFile, FleetFile};
 pub use instance::{DeclaredInstance, FleetConfig, UnknownPhysics};

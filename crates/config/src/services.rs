@@ -7,6 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::ConfigError;
+use crate::TlsSettings;
 use crate::error::Source;
 
 /// What the services are told; what is absent keeps their defaults.
@@ -66,6 +67,8 @@ pub struct ControlPlaneSection {
     pub page_listen: Option<String>,
     /// `embedded`, `embedded:PATH` or `etcd://HOST:PORT[,HOST:PORT]`.
     pub store: Option<String>,
+    /// Certificates of its gRPC: `cert`, `key`, and `client_ca` where agents, routers and operators must show one.
+    pub tls: Option<TlsSettings>,
 }
 
 /// `[agent]`.

@@ -34,4 +34,4 @@ pub use prefill_side::PrefillSide;
 pub use rest::{Rest, Sleep, SleepLevel, Waking};
 pub use serving::{DeclaredEngine, LinkSpec, PrefillSpec, Serving, ServingError, SpeculativeSpec};
 pub use shape::{EngineLimits, EngineShape, ShapeError};
-pub use step::{EnergyTerms, StepCost, StepModel, StepWork};
+pub use step::{Decoding, EnergyTerms, StepCost, StepModel, StepWork};

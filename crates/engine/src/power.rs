@@ -113,14 +113,19 @@ impl PowerCurve {
         idle_watts + self.loaded_watts
     }
 
-    /// Watts at the given utilisations, both in [0, 1], not above `tdp_watts`.
-    #[must_use]
-    pub fn watts(&self, memory_share: f64, compute_share: f64, parallel: bool, tdp_watts: f64) -> f64 {
-        let base = if parallel {
+    /// Draw of a step before any utilisation.
+    pub(crate) fn base_watts(&self, parallel: bool) -> f64 {
+        if parallel {
             self.context_watts - self.parallel_watts
         } else {
             self.context_watts
-        };
+        }
+    }
+
+    /// Watts at the given utilisations, both in [0, 1], not above `tdp_watts`.
+    #[must_use]
+    pub fn watts(&self, memory_share: f64, compute_share: f64, parallel: bool, tdp_watts: f64) -> f64 {
+        let base = self.base_watts(parallel);
         (base + self.memory_watts * memory_share + self.compute_watts * compute_share.sqrt()).min(tdp_watts)
     }
 }

@@ -1,5 +1,6 @@
 //! What one step of the engine costs in time and energy.
 
+mod decoding;
 mod operators;
 mod physical;
 mod replicas;
@@ -7,6 +8,8 @@ mod speculation;
 #[cfg(test)]
 mod tests;
 mod tier;
+
+pub use decoding::Decoding;
 
 use crate::deployment::{Batching, Deployment};
 use crate::measured::MeasuredTier;

@@ -8,7 +8,7 @@
 //! is not. An instance with few observations borrows those of its tier; before there are any, and for requests that have not
 //! answered yet, a heavy-tailed prior stands in.
 
-use equipoise_types::Timestamp;
+use equipoise_types::{Joules, Timestamp, Watts};
 use serde::{Deserialize, Serialize};
 
 use crate::{Estimate, Observation, Prediction};
@@ -36,7 +36,7 @@ const SHIFT_BOUNDS: (f64, f64) = (-0.3, 1.5);
 /// What a request is promised unless it says otherwise.
 pub const DEFAULT_CONFIDENCE: f64 = 0.95;
 
-/// Times that a request exceeds with the probability 1 − `confidence` only.
+/// What a request exceeds with the probability 1 − `confidence` only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bounds {
     /// In (0, 1).
@@ -45,6 +45,9 @@ pub struct Bounds {
     pub ttft_s: f64,
     /// Of the time to the last token, seconds from dispatch.
     pub e2e_s: f64,
+    /// Of the marginal energy; zero in what was recorded before it was bounded.
+    #[serde(default)]
+    pub energy: Joules,
 }
 
 /// What an instance is busy with, as far as the errors of predictions depend on it.
@@ -203,6 +206,8 @@ fn e2e_seconds(estimate: &Estimate, output_tokens: f64) -> f64 {
 pub struct Calibration {
     ttft: [Errors; REGIMES],
     e2e: [Errors; REGIMES],
+    /// Of draw above idle.
+    draw: Errors,
 }
 
 /// Scale of the prior of errors of the time to first token: physics of an idle engine is good to a third or so.
@@ -214,6 +219,8 @@ fn ttft_prior(regime: Regime) -> &'static Prior {
 /// Scale of the prior of errors of the end-to-end time once the answer's length is known: the batch that a request joins
 /// is not the one that it leaves.
 static E2E_PRIOR: Prior = Prior::new(0.7);
+/// Of draw above idle, where nothing was metered yet: that of a busy engine's model of time.
+static DRAW_PRIOR: Prior = Prior::new(0.4);
 
 impl Calibration {
     /// Bounds of what was predicted, from an instance's own errors and its tier's. Never negative, never below a bound of
@@ -256,7 +263,33 @@ impl Calibration {
             confidence,
             ttft_s,
             e2e_s: e2e_s.max(ttft_s),
+            energy: self.energy_bound(tier, now, prediction, confidence),
         }
+    }
+
+    /// Joules are draw times time, and all of them are taken to grow with the answer: of a long prompt's, which do not, the
+    /// bound is wider than it need be. Length and draw are told apart as length and speed are.
+    fn energy_bound(&self, tier: &Self, now: Timestamp, prediction: &Prediction, confidence: f64) -> Joules {
+        let (own, others) = (&self.draw, &tier.draw);
+        let Prediction { estimate, length, .. } = prediction;
+        let (middle, by_length) = if length.p50 > 0.0 {
+            let (middle, long) = (length.quantile(0.5), length.quantile(confidence));
+            (middle / estimate.output_tokens.max(1.0), (long / middle).ln())
+        } else {
+            (1.0, 0.0)
+        };
+        let draw = |confidence| quantile(now, own, others, &DRAW_PRIOR, confidence);
+        let (median, edge) = (draw(0.5), draw(confidence));
+        let beyond = (edge - median).hypot(by_length).copysign(confidence - 0.5);
+        Joules(estimate.energy.0 * middle * (median + beyond + shift(now, own, others)).exp())
+    }
+
+    /// Learns from a sample of what the instance drew above idle while `said` was predicted.
+    pub fn observe_draw(&mut self, now: Timestamp, observed: Watts, said: Watts) {
+        let alone = Self::default();
+        let edge = quantile(now, &self.draw, &alone.draw, &DRAW_PRIOR, DEFAULT_CONFIDENCE);
+        let bound = said.0 * (edge + shift(now, &self.draw, &alone.draw)).exp();
+        self.draw.learn(now, observed.0, said.0, (bound, DEFAULT_CONFIDENCE));
     }
 
     /// A request was sent. Those that answer first are the quick ones: until the others have, the prior stands for them.

@@ -264,6 +264,7 @@ impl InstanceEstimator {
                     confidence: 0.0,
                     ttft_s,
                     e2e_s,
+                    energy: Joules::default(),
                 },
             },
             quality,
@@ -444,14 +445,18 @@ impl InstanceEstimator {
         }
     }
 
-    /// Learns from an answered request.
+    /// Learns from an answered request how far off it was predicted.
+    pub fn observe_error(&mut self, now: Timestamp, prediction: &Prediction, observation: &Observation) {
+        self.calibration.observe_answer(now, prediction, observation);
+    }
+
+    /// Learns from an answered request how fast the instance is.
     pub fn observe(&mut self, now: Timestamp, prediction: &Prediction, observation: &Observation) {
         let output = observation
             .output_tokens
             .map_or(prediction.estimate.output_tokens, f64::from)
             .max(1.0);
         let further = output - 1.0;
-        self.calibration.observe_answer(now, prediction, observation);
         // The wait for a slot was predicted on its own: what it explains is not the engine's speed. Where it was
         // overrated, a tenth of the time remains to learn from.
         let own_s = |seconds: f64| (seconds - prediction.estimate.queue_s).max(0.1 * seconds);
@@ -492,8 +497,10 @@ impl InstanceEstimator {
                 ..StepWork::default()
             };
             if running > 0 {
-                self.energy
-                    .observe(now, power.0 - idle, physics.cost(&work).watts.0 - idle);
+                let (above, base) = (power.0 - idle, physics.cost(&work).watts.0 - idle);
+                let said = Watts(base * self.energy.factor(now));
+                self.calibration.observe_draw(now, Watts(above), said);
+                self.energy.observe(now, above, base);
             }
         }
     }

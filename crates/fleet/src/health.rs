@@ -50,6 +50,8 @@ pub struct Health {
     ejections_in_a_row: u32,
     failed_at: Timestamp,
     returned_at: Option<Timestamp>,
+    /// It is back, its probe is well, and no request has been there since.
+    untried: bool,
 }
 
 impl Default for Health {
@@ -65,6 +67,7 @@ impl Default for Health {
             ejections_in_a_row: 0,
             failed_at: Timestamp::ZERO,
             returned_at: None,
+            untried: false,
         }
     }
 }
@@ -75,8 +78,17 @@ impl Health {
         Self {
             proven: true,
             returned_at: Some(now),
+            untried: true,
             ..Self::default()
         }
+    }
+
+    /// True where the next request should show whether it serves again: it is back, says its probe, and nobody has asked
+    /// since. One that no policy prefers would stay in doubt for as long as the others suffice.
+    #[must_use]
+    pub fn awaits_trial(&self, now: Timestamp) -> bool {
+        let on_trial = self.breaker == Breaker::HalfOpen { trial: None };
+        (self.untried || on_trial) && self.is_available(now)
     }
 
     /// True where it may get work at `now`.
@@ -126,11 +138,11 @@ impl Health {
                 let proven = self.proven;
                 *self = Self::returned(now);
                 if !proven {
-                    self.returned_at = None;
+                    (self.returned_at, self.untried) = (None, false);
                 }
             }
             let early = self.ejections_in_a_row <= EARLY_RETURNS && at > self.failed_at;
-            if early && matches!(self.breaker(now), Breaker::Open(_)) {
+            if early && matches!(self.breaker, Breaker::Open(_)) {
                 self.breaker = Breaker::HalfOpen { trial: None };
             }
             self.proven = true;
@@ -140,6 +152,7 @@ impl Health {
 
     /// A request is sent there.
     pub(crate) fn dispatched(&mut self, now: Timestamp, request: RequestId) {
+        self.untried = false;
         if let Breaker::HalfOpen { trial: None } = self.breaker(now) {
             self.breaker = Breaker::HalfOpen { trial: Some(request) };
         }
@@ -153,6 +166,7 @@ impl Health {
         // What was sent before it was ejected says little of now.
         if matches!(self.breaker(now), Breaker::HalfOpen { .. }) {
             *self = Self::returned(now);
+            self.untried = false;
         }
         if matches!(self.breaker, Breaker::Closed) {
             self.ejections_in_a_row = 0;
@@ -261,6 +275,31 @@ mod tests {
         fresh.probed(at(0.0), at(0.0), false);
         fresh.probed(at(1.0), at(1.0), true);
         assert_eq!(fresh.share(at(1.0)), 1.0, "it was not up yet");
+        assert!(!fresh.awaits_trial(at(1.0)), "nor is there anything to doubt");
+    }
+
+    #[test]
+    fn who_is_back_by_its_probe_awaits_one_trial() {
+        let mut restarted = Health::default();
+        restarted.probed(at(0.0), at(0.0), true);
+        restarted.probed(at(1.0), at(1.0), false);
+        assert!(!restarted.awaits_trial(at(1.0)));
+        restarted.probed(at(2.0), at(2.0), true);
+        assert!(restarted.awaits_trial(at(2.0)));
+        restarted.dispatched(at(2.1), RequestId(1));
+        assert!(!restarted.awaits_trial(at(2.1)), "it has its trial");
+
+        let mut ejected = ejected(at(10.0));
+        assert!(
+            !ejected.awaits_trial(at(11.0)),
+            "only time has passed: that is no sign of life"
+        );
+        ejected.probed(at(11.0), at(11.0), true);
+        assert!(ejected.awaits_trial(at(11.0)));
+        ejected.dispatched(at(11.0), RequestId(2));
+        assert!(!ejected.awaits_trial(at(11.0)));
+        ejected.succeeded(at(11.5));
+        assert!(!ejected.awaits_trial(at(11.5)), "it has stood it");
     }
 
     #[test]

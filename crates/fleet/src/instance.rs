@@ -7,7 +7,7 @@ use equipoise_types::{InstanceId, ModelId, Timestamp};
 
 use crate::peers::Peers;
 use crate::prefix::{DEFAULT_BLOCKS, PrefixIndex};
-use crate::{EngineSample, Health, InstanceSpec};
+use crate::{Breaker, EngineSample, Health, InstanceSpec};
 
 /// How far back in-flight counts are kept, to compare a telemetry sample with what was out when it was taken.
 const HISTORY_S: f64 = 2.0;
@@ -64,6 +64,10 @@ pub struct Instance {
     pub(crate) foreign: u32,
     in_flight_history: VecDeque<(Timestamp, u32)>,
     prefixes: PrefixIndex,
+    /// What its model's counts know of it: its model, and whether it is ejected; `None` where it is not among them.
+    pub(crate) counted: Option<(ModelId, bool)>,
+    /// Listed as changed, and as to be counted again.
+    pub(crate) listed: (bool, bool),
 }
 
 impl Instance {
@@ -90,7 +94,16 @@ impl Instance {
             foreign: 0,
             in_flight_history: VecDeque::from([(Timestamp::ZERO, 0)]),
             prefixes: PrefixIndex::new(DEFAULT_BLOCKS),
+            counted: None,
+            listed: (false, false),
         }
+    }
+
+    /// Whether time alone may change if and how much work it gets: it is or was out lately, or others send to it.
+    #[must_use]
+    pub fn is_restless(&self, now: Timestamp) -> bool {
+        let well = self.health.breaker(now) == Breaker::Closed && self.health.share(now) >= 1.0;
+        !well || self.foreign > 0 || self.peers.is_told()
     }
 
     /// The last telemetry sample and its age in seconds, if there was one.

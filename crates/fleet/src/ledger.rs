@@ -67,6 +67,10 @@ impl Account {
 pub struct Ledger {
     entries: IndexMap<RequestId, Entry, IdHash>,
     accounts: Vec<Account>,
+    /// Whether any request ever was silent.
+    silent: bool,
+    /// Nobody asks how overdue answers are.
+    timeless: bool,
 }
 
 /// A released booking.
@@ -77,6 +81,13 @@ fn due(now: Timestamp, seconds: f64) -> Timestamp {
 }
 
 impl Ledger {
+    /// The same, for who never asks how overdue answers are.
+    #[must_use]
+    pub(crate) fn without_times(mut self) -> Self {
+        self.timeless = true;
+        self
+    }
+
     fn account(&mut self, instance: InstanceId) -> &mut Account {
         if self.accounts.len() <= instance.index() {
             self.accounts.resize_with(instance.index() + 1, Account::default);
@@ -115,19 +126,23 @@ impl Ledger {
             prefill_due: due(now, estimate.ttft_s),
             prefilling: true,
         };
+        let timeless = self.timeless;
         let account = self.account(instance);
         account.load.in_flight += 1;
         account.load.prefilling += 1;
         account.load.pending_prefill_tokens += entry.prefill_tokens;
         account.load.pending_decode_tokens += entry.decode_tokens;
-        account.unanswered.insert((entry.answer_due, request));
-        let first = account
-            .first_due
-            .map_or(entry.answer_due, |first| first.min(entry.answer_due));
-        account.first_due = Some(first);
+        if !timeless {
+            account.unanswered.insert((entry.answer_due, request));
+            let first = account
+                .first_due
+                .map_or(entry.answer_due, |first| first.min(entry.answer_due));
+            account.first_due = Some(first);
+        }
         if silent {
             account.silent_prefills.insert((entry.prefill_due, request));
         }
+        self.silent |= silent;
         self.entries.insert(request, entry);
         true
     }
@@ -171,6 +186,9 @@ impl Ledger {
 
     /// Silent requests say nothing when their prefill is done: they are taken to decode once it was predicted to be.
     pub fn advance(&mut self, now: Timestamp) {
+        if !self.silent {
+            return;
+        }
         for account in &mut self.accounts {
             while let Some(&(at, request)) = account.silent_prefills.first() {
                 if at > now {

@@ -4,6 +4,7 @@
 //! Every observed quantity carries its age; unknown or stale is never read as idle. Does not belong here: which
 //! instance to take, and how deltas travel.
 
+mod changes;
 mod delta;
 mod health;
 mod instance;

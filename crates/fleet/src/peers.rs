@@ -87,6 +87,11 @@ impl Peers {
         self.last = Some(Observed { value: load, at });
     }
 
+    /// Whether anybody ever reported.
+    pub(crate) fn is_told(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// The last report and its age, if it is believed.
     pub(crate) fn fresh(&self, now: Timestamp) -> Option<(PeerLoad, f64)> {
         let last = self.last?;

@@ -11,7 +11,8 @@ use equipoise_predict::canonical_model_name;
 use equipoise_types::{InstanceId, ModelId, RequestId, Timestamp};
 use indexmap::IndexMap;
 
-use crate::{FleetDelta, Instance, InstanceSpec, Ledger, LimitsSpec, PeerView, Released};
+use crate::changes::Changes;
+use crate::{EngineSample, FleetDelta, Instance, InstanceSpec, Ledger, LimitsSpec, PeerView, Released};
 
 /// What is known of one served model.
 #[derive(Clone, Debug)]
@@ -75,6 +76,11 @@ pub struct Fleet {
     calibrations: IndexMap<(String, Option<String>, u32, String), Calibration>,
     /// Other routers that are alive, as of the last batch.
     peer_routers: u32,
+    changes: Changes,
+    /// Nobody asks for bounds.
+    unbounded: bool,
+    /// Nor for anything else that is estimated.
+    blind: bool,
 }
 
 impl Fleet {
@@ -85,6 +91,27 @@ impl Fleet {
             telemetry_stale_s,
             ..Self::default()
         }
+    }
+
+    /// The same, for who never asks how far a prediction may be off.
+    #[must_use]
+    pub fn without_bounds(mut self) -> Self {
+        self.unbounded = true;
+        self
+    }
+
+    /// The same, for who never asks for an estimate: of requests that are out only their number is kept.
+    #[must_use]
+    pub fn without_estimates(mut self) -> Self {
+        self.blind = true;
+        self.ledger = self.ledger.without_times();
+        self.without_bounds()
+    }
+
+    /// Whether nobody asks for estimates.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.blind
     }
 
     /// How old a sample may be that still says something about load, seconds.
@@ -105,19 +132,38 @@ impl Fleet {
                 instance.draining = draining;
                 instance.weight = if weight.is_finite() { weight.max(0.0) } else { 1.0 };
             }
-            FleetDelta::Sample { name, sample } => self.named(&name)?.observe_sample(now, sample),
+            FleetDelta::Sample { name, sample } => {
+                let blind = self.blind;
+                let instance = self.found(&name)?;
+                let standing = |instance: &Instance| (instance.health, instance.foreign, instance.estimator.slots());
+                let before = standing(instance);
+                let power = sample.power.filter(|_| !blind);
+                instance.observe_sample(now, EngineSample { power, ..sample });
+                if standing(instance) != before {
+                    self.named(&name)?;
+                }
+            }
             FleetDelta::Peers { name, load } => {
                 let at = now - std::time::Duration::try_from_secs_f64(load.age_s).unwrap_or_default();
                 self.named(&name)?.peers.report(at, load);
+                self.changes.peers = true;
             }
         }
         Ok(())
     }
 
-    fn named(&mut self, name: &str) -> Result<&mut Instance, FleetError> {
+    fn found(&mut self, name: &str) -> Result<&mut Instance, FleetError> {
         let id = self.by_name.get(name).copied();
         id.and_then(|id| self.instances.get_mut(id.index()))
             .ok_or_else(|| FleetError::UnknownInstance(name.to_owned()))
+    }
+
+    /// To be changed.
+    fn named(&mut self, name: &str) -> Result<&mut Instance, FleetError> {
+        let id = self.found(name)?.id;
+        let instance = &mut self.instances[id.index()];
+        self.changes.note(instance);
+        Ok(instance)
     }
 
     fn upsert(&mut self, now: Timestamp, spec: InstanceSpec) {
@@ -157,6 +203,7 @@ impl Fleet {
             &mut self.instances[last]
         };
         instance.physics_error = physics_error;
+        self.changes.note(instance);
     }
 
     fn model_of(&mut self, spec: &InstanceSpec) -> ModelId {
@@ -195,7 +242,7 @@ impl Fleet {
     #[must_use]
     pub fn bounds(&self, now: Timestamp, instance: &Instance, prediction: &Prediction, confidence: f64) -> Bounds {
         // Every instance has a tier; one without would be predicted as well as can be, not better.
-        let tier = self.calibrations.get_index(instance.tier);
+        let tier = self.calibrations.get_index(instance.tier).filter(|_| !self.unbounded);
         tier.map_or(prediction.estimate.bounds, |(_, tier)| {
             instance.estimator.bounds(tier, now, prediction, confidence)
         })
@@ -350,14 +397,52 @@ impl Fleet {
             // A control plane that does not say how many: one at least, where anything is in flight.
             Some(load.routers.max(u32::from(load.in_flight > 0)))
         };
-        self.peer_routers = self.instances.iter().filter_map(routers).max().unwrap_or(0);
-        for model in self.models.values_mut() {
-            (model.present, model.ejected) = (0, 0);
+        if self.changes.peers {
+            self.peer_routers = self.instances.iter().filter_map(routers).max().unwrap_or(0);
         }
-        for instance in self.instances.iter().filter(|instance| instance.present) {
-            if let Some((_, model)) = self.models.get_index_mut(instance.model.index()) {
-                model.present += 1;
-                model.ejected += u32::from(instance.health.breaker(now) != crate::Breaker::Closed);
+        while let Some(id) = self.changes.uncounted.pop() {
+            self.count(now, id);
+        }
+    }
+
+    /// Counts a changed instance of its model. An open breaker does not close by time alone.
+    fn count(&mut self, now: Timestamp, id: InstanceId) {
+        let Some(instance) = self.instances.get_mut(id.index()) else {
+            return;
+        };
+        instance.listed.1 = false;
+        let ejected = instance.health.breaker(now) != crate::Breaker::Closed;
+        let counts = instance.present.then_some((instance.model, ejected));
+        let counted = std::mem::replace(&mut instance.counted, counts);
+        if counted == counts {
+            return;
+        }
+        if let Some((model, ejected)) = counted
+            && let Some((_, model)) = self.models.get_index_mut(model.index())
+        {
+            model.present -= 1;
+            model.ejected -= u32::from(ejected);
+        }
+        if let Some((model, ejected)) = counts
+            && let Some((_, model)) = self.models.get_index_mut(model.index())
+        {
+            model.present += 1;
+            model.ejected += u32::from(ejected);
+        }
+    }
+
+    /// Instances that may stand otherwise than when changes were [forgotten](Self::forget_changes) last, but for what time
+    /// alone does and for progress of answers; each once.
+    #[must_use]
+    pub fn changed(&self) -> &[InstanceId] {
+        &self.changes.listed
+    }
+
+    /// Nobody asks any more what has changed until now.
+    pub fn forget_changes(&mut self) {
+        for id in self.changes.listed.drain(..) {
+            if let Some(instance) = self.instances.get_mut(id.index()) {
+                instance.listed.0 = false;
             }
         }
     }
@@ -383,10 +468,14 @@ impl Fleet {
             }
             self.note_in_flight(now, instance);
             if let Some(instance) = self.instances.get_mut(instance.index()) {
-                instance.estimator.sent(&prediction);
+                if !self.unbounded {
+                    instance.estimator.sent(&prediction);
+                }
                 instance.health.dispatched(now, request);
                 instance.peers.dispatched(now);
-                if let Some((_, tier)) = self.calibrations.get_index_mut(instance.tier) {
+                if !self.unbounded
+                    && let Some((_, tier)) = self.calibrations.get_index_mut(instance.tier)
+                {
                     tier.sent(&prediction);
                 }
             }
@@ -403,10 +492,13 @@ impl Fleet {
 
     /// The first token of a booked request came.
     pub fn first_token(&mut self, now: Timestamp, request: RequestId) {
+        if self.blind {
+            return;
+        }
         let Some(booking) = self.ledger.first_token(now, request) else {
             return;
         };
-        if !booking.silent {
+        if !booking.silent && !self.unbounded {
             let ttft_s = now.secs_since(booking.dispatched_at);
             let instance = &mut self.instances[booking.instance.index()];
             instance.estimator.observe_first_token(now, &booking.prediction, ttft_s);
@@ -439,9 +531,14 @@ impl Fleet {
         instance
             .peers
             .answered(observation.ttft_s.unwrap_or(observation.e2e_s), observation.e2e_s);
-        instance.estimator.observe(now, &booking.prediction, &observation);
-        if let Some((_, tier)) = self.calibrations.get_index_mut(instance.tier) {
-            tier.observe_answer(now, &booking.prediction, &observation);
+        if !self.blind {
+            instance.estimator.observe(now, &booking.prediction, &observation);
+        }
+        if !self.unbounded {
+            instance.estimator.observe_error(now, &booking.prediction, &observation);
+            if let Some((_, tier)) = self.calibrations.get_index_mut(instance.tier) {
+                tier.observe_answer(now, &booking.prediction, &observation);
+            }
         }
         if let (Some(tokens), Some((_, model))) = (output_tokens, self.models.get_index_mut(instance.model.index())) {
             model.length.observe(tokens);
@@ -465,9 +562,11 @@ impl Fleet {
         self.length_closed(booking.instance);
         let instance = &mut self.instances[booking.instance.index()];
         let seen = booking.first_token_at.is_some() && !booking.silent;
-        instance.estimator.withdrawn(&booking.prediction, seen);
-        if let Some((_, tier)) = self.calibrations.get_index_mut(instance.tier) {
-            tier.withdrawn(&booking.prediction, seen);
+        if !self.unbounded {
+            instance.estimator.withdrawn(&booking.prediction, seen);
+            if let Some((_, tier)) = self.calibrations.get_index_mut(instance.tier) {
+                tier.withdrawn(&booking.prediction, seen);
+            }
         }
         if blame {
             instance.health.failed(now);
@@ -489,6 +588,7 @@ impl Fleet {
     pub fn blame(&mut self, now: Timestamp, instance: InstanceId) {
         if let Some(instance) = self.instances.get_mut(instance.index()) {
             instance.health.failed(now);
+            self.changes.note(instance);
         }
     }
 
@@ -502,6 +602,7 @@ impl Fleet {
         let in_flight = self.ledger.load(now, instance).in_flight;
         if let Some(instance) = self.instances.get_mut(instance.index()) {
             instance.note_in_flight(now, in_flight);
+            self.changes.note(instance);
         }
     }
 }

@@ -52,6 +52,17 @@ enum Line {
     Text,
 }
 
+impl Line {
+    /// The same with further bytes of the line, none of which ends it.
+    fn and(self, bytes: &[u8]) -> Self {
+        match (self, bytes) {
+            (line, []) => line,
+            (Self::Empty, [b'\r']) => Self::OnlyCr,
+            _ => Self::Text,
+        }
+    }
+}
+
 /// Splits a byte stream into frames, whatever the chunks it comes in.
 #[derive(Clone, Debug)]
 pub struct SseParser {
@@ -90,18 +101,15 @@ impl SseParser {
             self.pending.extend_from_slice(chunk);
             return Err(error);
         }
-        let mut start = 0;
-        for (index, &byte) in chunk.iter().enumerate() {
-            let blank_line = byte == b'\n' && self.line != Line::Text;
-            self.line = match (byte, self.line) {
-                (b'\n', _) => Line::Empty,
-                (b'\r', Line::Empty) => Line::OnlyCr,
-                _ => Line::Text,
-            };
-            if !blank_line {
+        let (mut start, mut line_start) = (0, 0);
+        for newline in memchr::memchr_iter(b'\n', chunk) {
+            let line = self.line.and(&chunk[line_start..newline]);
+            let end = newline + 1;
+            line_start = end;
+            self.line = Line::Empty;
+            if line == Line::Text {
                 continue;
             }
-            let end = index + 1;
             if self.pending.len() + end - start > self.max_frame_bytes {
                 return self.fail(&chunk[start..]);
             }
@@ -114,6 +122,7 @@ impl SseParser {
             }
             start = end;
         }
+        self.line = self.line.and(&chunk[line_start..]);
         if self.pending.len() + chunk.len() - start > self.max_frame_bytes {
             return self.fail(&chunk[start..]);
         }
@@ -137,8 +146,24 @@ impl SseParser {
     }
 }
 
+/// The payload of a frame that is one line of data, as nearly all are.
+fn only_data(raw: &[u8]) -> Option<&[u8]> {
+    let rest = raw.strip_prefix(b"data: ")?;
+    let (line, end) = rest.split_at(memchr::memchr(b'\n', rest)?);
+    matches!(end, b"\n\n" | b"\n\r\n").then(|| line.strip_suffix(b"\r").unwrap_or(line))
+}
+
 /// Reads the lines of one frame.
 fn event(raw: &[u8], range: Option<Range<usize>>) -> SseEvent<'_> {
+    if let Some(data) = only_data(raw) {
+        let data = Some(Cow::Borrowed(data));
+        return SseEvent {
+            raw,
+            range,
+            data,
+            name: None,
+        };
+    }
     let mut data: Option<Cow<'_, [u8]>> = None;
     let mut name = None;
     for line in raw.split(|&byte| byte == b'\n') {

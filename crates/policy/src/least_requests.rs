@@ -2,7 +2,8 @@
 
 use equipoise_types::{InstanceId, RandomStream};
 
-use crate::{Candidate, Choice, Policy, Request};
+use crate::load_row::Loaded;
+use crate::{Candidate, Choice, LoadRow, Policy, Request};
 
 /// Remembers when each instance was last chosen, as a count of choices: ties rotate instead of herding.
 #[derive(Clone, Debug, Default)]
@@ -26,8 +27,8 @@ impl LastChosen {
     }
 
     /// The candidate with the least key; ties go to the one chosen longest ago.
-    pub(crate) fn least(&self, candidates: &[Candidate], key: impl Fn(&Candidate) -> f64) -> usize {
-        let last = |index: usize| self.of(candidates[index].instance);
+    pub(crate) fn least<T: Loaded>(&self, candidates: &[T], key: impl Fn(&T) -> f64) -> usize {
+        let last = |index: usize| self.of(candidates[index].row().instance);
         let (mut best, mut least) = (0, key(&candidates[0]));
         for (index, candidate) in candidates.iter().enumerate().skip(1) {
             let this = key(candidate);
@@ -50,6 +51,14 @@ pub struct LeastRequests {
     last_chosen: LastChosen,
 }
 
+impl LeastRequests {
+    fn take<T: Loaded>(&mut self, candidates: &[T]) -> usize {
+        let index = self.last_chosen.least(candidates, |candidate| candidate.row().crowding);
+        self.last_chosen.note(candidates[index].row().instance);
+        index
+    }
+}
+
 impl Policy for LeastRequests {
     fn name(&self) -> &'static str {
         "least-requests"
@@ -59,10 +68,14 @@ impl Policy for LeastRequests {
         true
     }
 
+    fn choose_by_load(&mut self, rows: &[LoadRow], _random: &mut RandomStream) -> Option<usize> {
+        Some(self.take(rows))
+    }
+
     fn choose(&mut self, _request: &Request, candidates: &[Candidate], _random: &mut RandomStream) -> Choice {
-        let key = |candidate: &Candidate| (f64::from(candidate.load.in_flight) + 1.0) / candidate.weight;
-        let index = self.last_chosen.least(candidates, key);
-        self.last_chosen.note(candidates[index].instance);
-        Choice::Take { index, score: None }
+        Choice::Take {
+            index: self.take(candidates),
+            score: None,
+        }
     }
 }

@@ -11,6 +11,7 @@ mod filter;
 mod least_kv;
 mod least_requests;
 mod llumnix_minus;
+mod load_row;
 mod power_of_two;
 mod prefix_aware;
 mod random;
@@ -33,6 +34,7 @@ pub use filter::{Constraint, Targeted, Verdicts, check, check_fit, check_instanc
 pub use least_kv::LeastKv;
 pub use least_requests::LeastRequests;
 pub use llumnix_minus::LlumnixMinus;
+pub use load_row::LoadRow;
 pub use power_of_two::PowerOfTwo;
 pub use prefix_aware::PrefixAware;
 pub use random::Random;
@@ -120,13 +122,18 @@ impl Candidate {
     /// to use whatever others have there, or those who came first would keep all of them.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
-        let peers = &self.peers;
-        if peers.routers == 0 {
-            return self.load.in_flight >= self.slots;
-        }
-        let share = (self.slots / peers.routers.saturating_add(1)).max(1);
-        peers.own_in_flight >= share && peers.own_in_flight.saturating_add(peers.staying) >= self.slots
+        is_saturated(self.load.in_flight, self.slots, &self.peers)
     }
+}
+
+/// [`Candidate::is_saturated`] of an instance with so many requests in flight, everybody's.
+#[must_use]
+pub fn is_saturated(in_flight: u32, slots: u32, peers: &PeerView) -> bool {
+    if peers.routers == 0 {
+        return in_flight >= slots;
+    }
+    let share = (slots / peers.routers.saturating_add(1)).max(1);
+    peers.own_in_flight >= share && peers.own_in_flight.saturating_add(peers.staying) >= slots
 }
 
 /// What a policy says of one request.
@@ -192,6 +199,14 @@ pub trait Policy: fmt::Debug + Send {
     /// True where the choice depends on loads, slots and weights alone: then nobody need predict those that it passes over.
     fn looks_at_load_only(&self) -> bool {
         false
+    }
+
+    /// For a policy that looks at loads alone: the index of the row that [`Policy::choose`] would take, were these the
+    /// candidates, and the same memory of it. `rows` is not empty and in order of instance ids. `None`: it wants to see
+    /// candidates.
+    fn choose_by_load(&mut self, rows: &[LoadRow], random: &mut RandomStream) -> Option<usize> {
+        _ = (rows, random);
+        None
     }
 
     /// The score of one candidate, where it does not depend on the others; for explanations.

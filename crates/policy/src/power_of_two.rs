@@ -2,7 +2,8 @@
 
 use equipoise_types::RandomStream;
 
-use crate::{Candidate, Choice, Policy, Request};
+use crate::load_row::Loaded;
+use crate::{Candidate, Choice, LoadRow, Policy, Request};
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,19 +18,27 @@ impl Policy for PowerOfTwo {
         true
     }
 
+    fn choose_by_load(&mut self, rows: &[LoadRow], random: &mut RandomStream) -> Option<usize> {
+        Some(draw(rows, random))
+    }
+
     fn choose(&mut self, _request: &Request, candidates: &[Candidate], random: &mut RandomStream) -> Choice {
-        let first = random.below(candidates.len());
-        // The second among the others, so that the two differ wherever there are two.
-        let second = if candidates.len() > 1 {
-            let other = random.below(candidates.len() - 1);
-            other + usize::from(other >= first)
-        } else {
-            first
-        };
-        let key = |index: usize| (f64::from(candidates[index].load.in_flight) + 1.0) / candidates[index].weight;
         Choice::Take {
-            index: if key(second) < key(first) { second } else { first },
+            index: draw(candidates, random),
             score: None,
         }
     }
+}
+
+fn draw<T: Loaded>(candidates: &[T], random: &mut RandomStream) -> usize {
+    let first = random.below(candidates.len());
+    // The second among the others, so that the two differ wherever there are two.
+    let second = if candidates.len() > 1 {
+        let other = random.below(candidates.len() - 1);
+        other + usize::from(other >= first)
+    } else {
+        first
+    };
+    let key = |index: usize| candidates[index].row().crowding;
+    if key(second) < key(first) { second } else { first }
 }

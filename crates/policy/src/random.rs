@@ -2,7 +2,8 @@
 
 use equipoise_types::RandomStream;
 
-use crate::{Candidate, Choice, Policy, Request};
+use crate::load_row::Loaded;
+use crate::{Candidate, Choice, LoadRow, Policy, Request};
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +18,10 @@ impl Policy for Random {
         true
     }
 
+    fn choose_by_load(&mut self, rows: &[LoadRow], random: &mut RandomStream) -> Option<usize> {
+        Some(draw(rows, random))
+    }
+
     fn choose(&mut self, _request: &Request, candidates: &[Candidate], random: &mut RandomStream) -> Choice {
         Choice::Take {
             index: draw(candidates, random),
@@ -26,11 +31,11 @@ impl Policy for Random {
 }
 
 /// One candidate in proportion to its weight.
-pub(crate) fn draw(candidates: &[Candidate], random: &mut RandomStream) -> usize {
-    let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
+pub(crate) fn draw<T: Loaded>(candidates: &[T], random: &mut RandomStream) -> usize {
+    let total: f64 = candidates.iter().map(|candidate| candidate.row().weight).sum();
     let mut left = random.uniform() * total;
     for (index, candidate) in candidates.iter().enumerate() {
-        left -= candidate.weight;
+        left -= candidate.row().weight;
         if left < 0.0 {
             return index;
         }

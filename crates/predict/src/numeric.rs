@@ -5,8 +5,10 @@ mod decomposition;
 mod minimise;
 mod quantised;
 mod vector;
+mod wide;
 
 pub(crate) use decomposition::{eigen_symmetric, orthonormalise, solve_positive};
 pub(crate) use minimise::minimise;
 pub(crate) use quantised::{Quantised, Rounded};
-pub(crate) use vector::{axpy, dot, logit, normalise, sigmoid};
+pub(crate) use vector::{axpy, dot, dots, logit, normalise, sigmoid};
+pub(crate) use wide::widened;

@@ -88,6 +88,11 @@ impl Cascade {
         }
     }
 
+    /// Whether every answer is shown as it comes.
+    pub(crate) fn is_off(&self) -> bool {
+        self.settings.is_none()
+    }
+
     /// The gate for a first answer of `chosen`: there is one where the choice of a model is open and a better one could
     /// take over.
     pub(crate) fn gate(&self, request: &Request, chosen: &Candidate, candidates: &[Candidate]) -> Option<Gate> {

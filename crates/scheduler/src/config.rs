@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::tenants::{MOST_TENANTS, TenantSettings};
-use crate::{CascadeSettings, ExplorationSettings, PrefixSettings, RetrySettings};
+use crate::{CascadeSettings, ExplorationSettings, HedgeSettings, PrefixSettings, RetrySettings};
 
 /// Settings of one scheduler. Absent fields keep their defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -53,6 +53,9 @@ pub struct SchedulerConfig {
     /// Whether first answers of `auto` that are not sure of themselves are replaced by a better model's. Off by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cascade: Option<CascadeSettings>,
+    /// Whether streams whose first token is late are asked for a second time, elsewhere. Off by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<HedgeSettings>,
 }
 
 impl Default for SchedulerConfig {
@@ -73,6 +76,7 @@ impl Default for SchedulerConfig {
             feedback_memory: 100.0,
             exploration: ExplorationSettings::default(),
             cascade: None,
+            hedge: None,
         }
     }
 }
@@ -99,6 +103,7 @@ impl SchedulerConfig {
         self.retries.validate()?;
         self.prefix.validate()?;
         self.cascade.map_or(Ok(()), CascadeSettings::validate)?;
+        self.hedge.map_or(Ok(()), HedgeSettings::validate)?;
         SettingsError::in_range("feedback_memory", self.feedback_memory, 10.0, 1e6)?;
         SettingsError::in_range("tenants", self.tenants.len() as f64, 0.0, MOST_TENANTS as f64)?;
         for tenant in self.tenants.values() {

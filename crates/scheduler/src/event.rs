@@ -48,6 +48,14 @@ pub enum Event {
         /// What the engine counted, if it said so.
         usage: Option<TokenUsage>,
     },
+    /// A dispatched request is late, and nothing of it was seen: it is to go out a second time. The scheduler answers with a
+    /// dispatch of the twin or its refusal; from then on they are two, and each ends by itself.
+    Hedged {
+        /// Which.
+        request: RequestId,
+        /// The id that the second one goes by.
+        twin: RequestId,
+    },
     /// A dispatched request failed at the instance.
     Failed {
         /// Which.

@@ -6,7 +6,7 @@ use equipoise_policy::{
     Candidate, Choice, Constraint, Crowded, Policy, Request, Target, Targeted, Verdicts, check, check_fit,
     check_prediction,
 };
-use equipoise_types::{InstanceId, RandomStream, Timestamp};
+use equipoise_types::{InstanceId, ModelId, RandomStream, Timestamp};
 
 use crate::Refusal;
 use crate::prospect::{Asked, Prospect, Prospects};
@@ -84,8 +84,68 @@ impl Decision<'_> {
             // Without late binding nobody waits here: the best saturated instance gets it, as the paper's peers do.
             Choice::Wait if self.late_binding => Placement::Wait,
             Choice::Wait => Placement::Take(self.taken(request, &self.soonest()), None),
-            Choice::Take { index, score } => Placement::Take(self.taken(request, &self.candidates[index]), score),
+            // Who looks at loads alone comes to an empty instance by itself.
+            Choice::Take { index, score } if policy.looks_at_load_only() => {
+                Placement::Take(self.taken(request, &self.candidates[index]), score)
+            }
+            Choice::Take { index, score } => match self.on_trial(request, tried, index) {
+                Some(other) => {
+                    let score = policy.score(request, other);
+                    Placement::Take(self.taken(request, other), score)
+                }
+                None => Placement::Take(self.taken(request, &self.candidates[index]), score),
+            },
         }
+    }
+
+    /// Who gets one request before the policy's choice does, of the same model: it was away, and this is how to know that
+    /// it is back. A second try is no time for experiments, and neither is a request that is held to something.
+    fn on_trial(&self, request: &Request, tried: &[InstanceId], chosen: usize) -> Option<&Candidate> {
+        if !self.standings.any_awaits_trial() || !tried.is_empty() || !request.wishes.are_plain() {
+            return None;
+        }
+        let model = self.candidates[chosen].model;
+        let awaits = |candidate: &&Candidate| {
+            candidate.model == model && !candidate.is_saturated() && self.standings.awaits_trial(candidate.instance)
+        };
+        self.candidates.iter().find(awaits)
+    }
+
+    /// A policy that looks at loads alone has taken an instance from the roster: predicts that one. `others`: every model that
+    /// could have answered, by an instance.
+    pub(crate) fn take_by_load(
+        &mut self,
+        request: &Request,
+        id: InstanceId,
+        others: impl Iterator<Item = (ModelId, InstanceId)>,
+    ) -> Option<Placement> {
+        self.candidates.clear();
+        self.ruled_out.clear();
+        for (model, other) in others {
+            if model == self.fleet.instance(id)?.model {
+                continue;
+            }
+            let (instance, prospect) = (self.fleet.instance(other)?, self.prospects.with_model(model)?);
+            let standing = Standing::of(self.now, self.fleet, instance);
+            let candidate = candidate_of(instance, &standing, standing.load, 0, prospect.unpredicted());
+            self.candidates.push(candidate);
+        }
+        let instance = self.fleet.instance(id)?;
+        let standing = Standing::of(self.now, self.fleet, instance);
+        let prospect = self.prospects.with_model(instance.model)?;
+        let mut load = standing.load;
+        load.company = prospect.company;
+        let cached = cached_tokens(request, instance);
+        let prediction = if self.fleet.is_blind() {
+            prospect.unpredicted()
+        } else {
+            let of = (instance, standing.moment(self.now, instance));
+            let mut prediction = Self::predict(self.now, self.fleet, self.asked(request), prospect, of, cached, &load);
+            prediction.estimate.bounds = Self::bounds(self.now, self.fleet, request, instance, &prediction);
+            prediction
+        };
+        let candidate = candidate_of(instance, &standing, load, cached, prediction);
+        Some(Placement::Take(Box::new(candidate), None))
     }
 
     /// Whoever waits before this request will take the next free slots: a full instance is predicted with its share of
@@ -238,6 +298,7 @@ impl Decision<'_> {
         let mut taken = Box::new(*candidate);
         if let Some(instance) = self.fleet.instance(taken.instance) {
             if self.terse
+                && !self.fleet.is_blind()
                 && let Some(prospect) = self.prospects.with_model(taken.model)
                 && let Some(standing) = self.standings.get(taken.instance)
             {

@@ -122,22 +122,35 @@ impl Queue {
         self.ages.first().map(|(at, _)| *at)
     }
 
-    /// Lets a request wait, where its group holds `limit` at most; answers how many may go before it, and who had to make
-    /// room. `Err`: it has no place itself.
-    pub(crate) fn push(&mut self, newcomer: Newcomer, limit: usize) -> Result<(u32, Option<Crowded>), Crowded> {
-        let target = newcomer.pending.request.target.clone();
-        let waiting = self.waiting_for(&target);
-        let mut crowded_out = None;
-        if waiting >= limit {
-            let Some(id) = self.loses_to(&newcomer) else {
-                let request = newcomer.pending.request.id;
-                return Err(Crowded { request, waiting });
-            };
-            self.remove(id);
-            crowded_out = Some(Crowded { request: id, waiting });
+    /// Sees to it that a request of so many `tokens` has a place in its group, which holds `limit` at most; answers who had to
+    /// leave for it. `Err`: it has no place itself.
+    pub(crate) fn make_room(
+        &mut self,
+        request: &Request,
+        tokens: u64,
+        limit: usize,
+    ) -> Result<Option<Crowded>, Crowded> {
+        let waiting = self.waiting_for(&request.target);
+        if waiting < limit {
+            return Ok(None);
         }
-        let id = newcomer.pending.request.id;
-        let key = (Reverse(newcomer.pending.request.wishes.priority), target);
+        let crowded = |request| Crowded { request, waiting };
+        let Some(loser) = self.loses_to(request, tokens) else {
+            return Err(crowded(request.id));
+        };
+        self.remove(loser);
+        Ok(Some(crowded(loser)))
+    }
+
+    /// Lets a request wait for which there is room; answers how many may go before it.
+    pub(crate) fn push(&mut self, newcomer: Newcomer) -> u32 {
+        let Request {
+            id,
+            ref target,
+            ref wishes,
+            ..
+        } = newcomer.pending.request;
+        let key = (Reverse(wishes.priority), target.clone());
         *self.counts.entry(key.1.clone()).or_default() += 1;
         self.expiries.insert((newcomer.expires_at, id));
         self.ages.insert((newcomer.pending.arrived_at, id));
@@ -153,13 +166,12 @@ impl Queue {
         let behind = self.groups.entry(key.clone()).or_default().push(arrival, newcomer);
         let not_below = self.groups.iter().take_while(|((priority, _), _)| *priority <= key.0);
         let ahead = not_below.map(|(_, lines)| lines.len()).sum::<usize>() - 1 - behind;
-        Ok((u32::try_from(ahead).unwrap_or(u32::MAX), crowded_out))
+        u32::try_from(ahead).unwrap_or(u32::MAX)
     }
 
     /// Who must make room for a newcomer to a full group: the last of whoever has most waiting at the lowest priority, if
     /// that is more than the newcomer's tenant has with it.
-    fn loses_to(&self, newcomer: &Newcomer) -> Option<RequestId> {
-        let request = &newcomer.pending.request;
+    fn loses_to(&self, request: &Request, tokens: u64) -> Option<RequestId> {
         let mut of_target = self
             .groups
             .iter()
@@ -169,10 +181,10 @@ impl Queue {
         if *lowest > request.wishes.priority {
             return None;
         }
-        let (tenant, tokens, last) = lines.longest()?;
+        let (tenant, most, last) = lines.longest()?;
         if *lowest == request.wishes.priority {
-            let own = lines.tokens_of(&request.tenant).saturating_add(newcomer.tokens);
-            if *tenant == request.tenant || tokens <= own {
+            let own = lines.tokens_of(&request.tenant).saturating_add(tokens);
+            if *tenant == request.tenant || most <= own {
                 return None;
             }
         }

@@ -15,9 +15,12 @@ use crate::placement::{Decision, Placement};
 use crate::prospect::{Prospect, Prospects};
 use crate::queue::{Crowded, Gated, Newcomer, Pending, Queue, Walk};
 use crate::retry::RetryBudget;
+use crate::roster::Roster;
 use crate::standing::Standings;
 use crate::tenants::{Spending, Tenants};
 use crate::{Action, Dispatch, Event, Failure, FeedbackError, Judgement, Refusal, SchedulerConfig};
+
+pub use by_load::Sight;
 
 /// While requests wait, they are looked at again at least this often: room may come from another router's request.
 const QUEUE_POLL: Duration = Duration::from_millis(20);
@@ -42,6 +45,11 @@ pub struct Scheduler {
     random: RandomStream,
     /// How all instances stand in the batch that is being decided.
     standings: Standings,
+    /// Whether these are of the batch that is being decided.
+    looked: bool,
+    roster: Roster,
+    /// What was decided ahead of its event.
+    foreseen: Option<by_load::Foreseen>,
     // Reused between decisions.
     candidates: Vec<Candidate>,
     /// The policy's, of each candidate of a dispatch.
@@ -87,6 +95,9 @@ impl Scheduler {
             decisions: 0,
             random,
             standings: Standings::default(),
+            looked: false,
+            roster: Roster::default(),
+            foreseen: None,
             candidates: Vec::new(),
             scores: Vec::new(),
             ruled_out: Vec::new(),
@@ -106,6 +117,31 @@ impl Scheduler {
     pub fn without_explanations(mut self) -> Self {
         self.explains = false;
         self
+    }
+
+    /// The same, for who never asks for an SLO and looks at no bound of an estimate: none is worked out, or learned.
+    #[must_use]
+    pub fn without_bounds(mut self) -> Self {
+        self.fleet = self.fleet.without_bounds();
+        self
+    }
+
+    /// The same, for who never asks for an SLO and looks at nothing of a dispatch but where it goes. Under a policy that looks
+    /// at loads alone, which has to stay, no estimate is worked out or learned from, but for quality; else no bound.
+    #[must_use]
+    pub fn without_estimates(mut self) -> Self {
+        if self.looks_at_load_only() && self.config.tenants.is_empty() && self.cascade.is_off() {
+            self.fleet = self.fleet.without_estimates();
+            self
+        } else {
+            self.without_bounds()
+        }
+    }
+
+    /// Whether nothing depends on what is estimated, nor on the tokens of answers before their end.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.fleet.is_blind()
     }
 
     /// What it was told.
@@ -171,6 +207,7 @@ impl Scheduler {
                 confidence,
                 usage,
             } => self.judged(now, request, confidence, usage, actions),
+            Event::Hedged { request, twin } => self.hedge(now, request, twin, actions),
             Event::Failed { request, failure } => self.failed(now, request, failure, actions),
             Event::Cancelled { request } => self.cancelled(now, request, actions),
             Event::Fleet(delta) => {
@@ -271,6 +308,18 @@ impl Scheduler {
 
     fn begin_batch(&mut self, now: Timestamp) {
         self.fleet.advance(now);
+        self.looked = false;
+        // A policy that looks at loads alone is content with the roster, until a request needs more.
+        if !self.looks_at_load_only() {
+            self.look_around(now);
+        }
+    }
+
+    /// Looks at all instances, once a batch.
+    fn look_around(&mut self, now: Timestamp) {
+        if std::mem::replace(&mut self.looked, true) {
+            return;
+        }
         self.standings.take(now, &self.fleet);
         let present = self.standings.iter().filter(|(_, standing)| standing.present);
         let mut loads = present.map(|(id, standing)| (id, standing.load, standing.slots));
@@ -299,13 +348,12 @@ impl Scheduler {
     }
 
     fn decide(&mut self, now: Timestamp, pending: &Pending, ahead: u32) -> Placement {
+        if let Some(placement) = self.decide_by_load(now, pending, ahead) {
+            return placement;
+        }
+        self.look_around(now);
         let (mut decision, policy, random) = self.decision(now, pending, ahead);
         decision.place(&pending.request, &pending.tried, policy, random)
-    }
-
-    /// Whether nobody ever sees what is predicted of the instances that a decision passes over.
-    fn looks_at_load_only(&self) -> bool {
-        !self.explains && self.policy.looks_at_load_only() && self.config.exploration.share <= 0.0
     }
 
     fn decision(
@@ -315,11 +363,7 @@ impl Scheduler {
         ahead: u32,
     ) -> (Decision<'_>, &mut dyn Policy, &mut RandomStream) {
         let left = self.tenants.left(now, pending.request.tenant.as_deref());
-        let shown_free_ones = self.config.late_binding && !self.policy.binds_late();
-        let terse = self.looks_at_load_only()
-            && pending.request.wishes.are_plain()
-            && left.is_none()
-            && (ahead == 0 || shown_free_ones);
+        let terse = self.is_terse(&pending.request, ahead) && left.is_none();
         let decision = Decision {
             now,
             left,
@@ -378,7 +422,9 @@ impl Scheduler {
             silent,
             candidate.prediction,
         );
-        self.standings.renew(now, &self.fleet, candidate.instance);
+        if self.looked {
+            self.standings.renew(now, &self.fleet, candidate.instance);
+        }
         if !self.improving {
             self.fleet.note_prefix(candidate.instance, &request.prefix.blocks);
         }
@@ -441,9 +487,15 @@ impl Scheduler {
 
     fn wait(&mut self, now: Timestamp, pending: Pending, actions: &mut Vec<Action>) {
         let request = pending.request.id;
-        let decision = self.decision(now, &pending, 0).0;
-        let slo = decision.longest_wait_s(&pending.request);
-        let tokens = u64::from(pending.request.prompt_tokens).saturating_add(decision.prospects.answer_tokens());
+        let answer_tokens = Prospects::of(now, &self.fleet, &pending.request).answer_tokens();
+        let tokens = u64::from(pending.request.prompt_tokens).saturating_add(answer_tokens);
+        let limit = self.config.queue_limit as usize;
+        // Before anything is worked out that only those who wait need: an overloaded router refuses most.
+        let crowded_out = match self.queue.make_room(&pending.request, tokens, limit) {
+            Ok(crowded_out) => crowded_out,
+            Err(crowded) => return self.refuse_for_crowd(crowded, actions),
+        };
+        let slo = self.decision(now, &pending, 0).0.longest_wait_s(&pending.request);
         let slo = slo.map_or(Duration::MAX, |wait_s| {
             Duration::try_from_secs_f64(wait_s).unwrap_or_default()
         });
@@ -453,15 +505,11 @@ impl Scheduler {
             expires_at: self.patience_ends(&pending).min(pending.arrived_at + slo),
             pending,
         };
-        match self.queue.push(newcomer, self.config.queue_limit as usize) {
-            Ok((ahead, crowded_out)) => {
-                self.queue_poll.get_or_insert(now + QUEUE_POLL);
-                actions.push(Action::Queue { request, ahead });
-                if let Some(crowded_out) = crowded_out {
-                    self.refuse_for_crowd(crowded_out, actions);
-                }
-            }
-            Err(crowded) => self.refuse_for_crowd(crowded, actions),
+        let ahead = self.queue.push(newcomer);
+        self.queue_poll.get_or_insert(now + QUEUE_POLL);
+        actions.push(Action::Queue { request, ahead });
+        if let Some(crowded_out) = crowded_out {
+            self.refuse_for_crowd(crowded_out, actions);
         }
     }
 
@@ -614,9 +662,11 @@ impl Scheduler {
     }
 }
 
+mod by_load;
 mod configure;
 mod escalation;
 mod feedback;
+mod hedging;
 mod improve;
 mod spending;
 #[cfg(test)]

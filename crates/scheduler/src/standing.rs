@@ -22,12 +22,16 @@ pub(crate) struct Standing {
     /// Everybody's work on it. The company of its model changes with every request; see `Prospect`.
     pub(crate) load: InstanceLoad,
     pub(crate) peers: PeerView,
+    /// The next request should show whether it serves again.
+    awaits_trial: bool,
     /// Worked out when the first prediction asks for it: it costs more than all the rest.
     moment: OnceCell<Moment>,
 }
 
 impl Standing {
-    fn of(now: Timestamp, fleet: &Fleet, instance: &Instance) -> Self {
+    // Built in its place: a large fleet's rows would otherwise be copied at every decision.
+    #[inline(always)]
+    pub(crate) fn of(now: Timestamp, fleet: &Fleet, instance: &Instance) -> Self {
         Self {
             model: instance.model,
             verdict: check_instance(now, fleet, instance),
@@ -36,6 +40,7 @@ impl Standing {
             slots: instance.slots(now),
             load: fleet.load(now, instance),
             peers: fleet.peers(now, instance),
+            awaits_trial: instance.health.awaits_trial(now),
             moment: OnceCell::new(),
         }
     }
@@ -48,29 +53,44 @@ impl Standing {
 
 /// Of all instances, by their ids, as of the last call of [`Standings::take`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Standings(Vec<Standing>);
+pub(crate) struct Standings {
+    rows: Vec<Standing>,
+    /// None awaits a trial, as almost always.
+    all_tried: bool,
+}
 
 impl Standings {
     /// Looks at the whole fleet.
     pub(crate) fn take(&mut self, now: Timestamp, fleet: &Fleet) {
-        self.0.clear();
-        self.0
+        self.rows.clear();
+        self.rows
             .extend(fleet.iter().map(|instance| Standing::of(now, fleet, instance)));
+        self.all_tried = !self.rows.iter().any(|standing| standing.awaits_trial);
     }
 
     /// Looks at one instance again: its ledger has changed.
     pub(crate) fn renew(&mut self, now: Timestamp, fleet: &Fleet, id: InstanceId) {
-        if let (Some(standing), Some(instance)) = (self.0.get_mut(id.index()), fleet.instance(id)) {
+        if let (Some(standing), Some(instance)) = (self.rows.get_mut(id.index()), fleet.instance(id)) {
             *standing = Standing::of(now, fleet, instance);
         }
     }
 
     pub(crate) fn get(&self, id: InstanceId) -> Option<&Standing> {
-        self.0.get(id.index())
+        self.rows.get(id.index())
+    }
+
+    /// Whether it is this instance's turn whatever the policy says.
+    pub(crate) fn awaits_trial(&self, id: InstanceId) -> bool {
+        !self.all_tried && self.get(id).is_some_and(|standing| standing.awaits_trial)
+    }
+
+    /// Whether some instance's is.
+    pub(crate) fn any_awaits_trial(&self) -> bool {
+        !self.all_tried
     }
 
     /// In the order of their ids, which are their places.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Standing)> {
-        (0..).map(InstanceId).zip(&self.0)
+        (0..).map(InstanceId).zip(&self.rows)
     }
 }

@@ -128,6 +128,10 @@ entries! {
         "First answers of a cascade that were held back: passed, escalated to a better model, kept for want of one, unmeasured";
     ROUTER_EXPLORED, "equipoise_router_explored_total", Counter, "requests", [],
         "Requests that were sent elsewhere than the policy had chosen, to learn about a model";
+    ROUTER_HEDGES, "equipoise_router_hedges_total", Counter, "requests", [],
+        "Streams that were late and were sent to a second instance as well";
+    ROUTER_HEDGES_WON, "equipoise_router_hedges_won_total", Counter, "requests", [],
+        "Of those, the ones that the second instance answered";
     ROUTE_OPEN_PICKS, "equipoise_route_open_picks", Gauge, "picks", [],
         "Picks of the gRPC route service that have not been reported to have ended";
     ROUTE_EXPIRED_PICKS, "equipoise_route_expired_picks_total", Counter, "picks", [],

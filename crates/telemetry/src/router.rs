@@ -174,6 +174,10 @@ pub struct RouterMetrics {
     feedback_shift: Family<ModelLabel, Gauge<f64, AtomicU64>>,
     /// Requests that explored.
     pub explored: Counter,
+    /// Streams that were sent to a second instance as well.
+    pub hedges: Counter,
+    /// Those of them that it answered.
+    pub hedges_won: Counter,
     /// Requests that wait at the router.
     pub queue_length: Gauge,
     /// How long the oldest of them has waited, seconds.
@@ -210,6 +214,8 @@ impl RouterMetrics {
             cumulative_regret: catalogue::CUMULATIVE_REGRET.register(registry, Gauge::default()),
             feedback_shift: catalogue::FEEDBACK_SHIFT.register(registry, Family::default()),
             explored: catalogue::ROUTER_EXPLORED.register(registry, Counter::default()),
+            hedges: catalogue::ROUTER_HEDGES.register(registry, Counter::default()),
+            hedges_won: catalogue::ROUTER_HEDGES_WON.register(registry, Counter::default()),
             queue_age: catalogue::ROUTER_QUEUE_AGE.register(registry, Gauge::default()),
             queue_length: catalogue::ROUTER_QUEUE_LENGTH.register(registry, Gauge::default()),
             retries: catalogue::ROUTER_RETRIES.register(registry, Counter::default()),

@@ -9,7 +9,10 @@ use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceFlags, TraceS
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
 
+const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
+
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// The place of one piece of work in a trace: trace id, span id, the sampling flag and vendors' state.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +24,9 @@ impl TraceContext {
     /// The context that a caller sent, if its `traceparent` is valid.
     #[must_use]
     pub fn extract(headers: &HeaderMap) -> Option<Self> {
+        if !headers.contains_key(TRACEPARENT) {
+            return None;
+        }
         let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &Incoming::new(headers));
         let span = context.span().span_context().clone();
         span.is_valid().then_some(Self { span })
@@ -80,6 +86,14 @@ impl TraceContext {
     /// Writes `traceparent` and `tracestate` over what the headers hold.
     pub fn inject(&self, headers: &mut HeaderMap) {
         headers.remove(TRACESTATE);
+        if *self.span.trace_state() == TraceState::NONE {
+            // The form that nearly all requests have is written without the propagator's detour over its map of strings.
+            let text = traceparent(&self.span);
+            if let Ok(value) = HeaderValue::from_bytes(&text) {
+                headers.insert(HeaderName::from_static(TRACEPARENT), value);
+            }
+            return;
+        }
         let context = Context::new().with_remote_span_context(self.span.clone());
         TraceContextPropagator::new().inject_context(&context, &mut Outgoing(headers));
     }
@@ -101,6 +115,22 @@ impl TraceContext {
     pub fn is_sampled(&self) -> bool {
         self.span.is_sampled()
     }
+}
+
+/// `00-TRACE-SPAN-FLAGS` in lower-case hexadecimal digits; of the flags only the sampling one is passed on.
+fn traceparent(span: &SpanContext) -> [u8; 55] {
+    let mut text = [b'-'; 55];
+    let mut write = |at: usize, bytes: &[u8]| {
+        for (pair, byte) in text[at..].chunks_exact_mut(2).zip(bytes) {
+            pair[0] = HEX_DIGITS[usize::from(byte >> 4)];
+            pair[1] = HEX_DIGITS[usize::from(byte & 15)];
+        }
+    };
+    write(0, &[0]);
+    write(3, &span.trace_id().to_bytes());
+    write(36, &span.span_id().to_bytes());
+    write(53, &[(span.trace_flags() & TraceFlags::SAMPLED).to_u8()]);
+    text
 }
 
 /// `tracestate` may come in several header lines, which read as one list (section 3.3 of the recommendation).
@@ -177,6 +207,18 @@ mod tests {
         assert_eq!(outgoing["traceparent"], format!("00-{TRACE}-{}-01", child.span_id()));
         assert_eq!(outgoing["tracestate"], "a=1,b=2");
         assert_eq!(outgoing.get_all("tracestate").iter().count(), 1);
+    }
+
+    #[test]
+    fn without_state_the_header_is_the_propagators() {
+        for ratio in [0.0, 1.0] {
+            let root = TraceContext::root_sampled(ratio);
+            let (mut ours, mut theirs) = (headers(&[("traceparent", "old")]), HeaderMap::new());
+            root.inject(&mut ours);
+            let context = Context::new().with_remote_span_context(root.span.clone());
+            TraceContextPropagator::new().inject_context(&context, &mut Outgoing(&mut theirs));
+            assert_eq!(ours, theirs);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::exposition;
 use crate::replacement::Watches;
 use crate::session::Session;
 use crate::shared::Shared;
-use equipoise_backend::{EngineClient, EngineClientConfig};
+use equipoise_backend::{EngineClient, EngineClientConfig, EngineTls};
 use equipoise_proto::v1::Instance;
 use equipoise_telemetry::{AgentMetrics, Registry};
 use equipoise_types::RandomStream;
@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tonic::transport::Endpoint;
+use tonic::transport::{ClientTlsConfig, Endpoint};
 
 /// The node agent.
 #[derive(Debug)]
@@ -50,10 +50,12 @@ impl Agent {
             mut instances,
             telemetry_interval,
             nvml,
+            engine_tls,
+            control_tls,
             lease_ttl,
             metrics_addr,
         } = config;
-        let endpoint = control_endpoint(control)?;
+        let endpoint = control_endpoint(control, control_tls)?;
         let exposed = match metrics_addr {
             Some(address) => Some(exposition::listen(address).await?),
             None => None,
@@ -64,7 +66,7 @@ impl Agent {
             instance.node.clone_from(&node);
         }
         let mut tasks = JoinSet::new();
-        let mut watches = Watches::new(nvml);
+        let mut watches = Watches::new(nvml, engine_tls);
         watches.set(&instances, &mut tasks, &shared).await?;
         let (registered, registrations) = watch::channel(instances);
         let backoff = Backoff::new(RandomStream::new(0).derive("reconnect").derive(&node));
@@ -97,20 +99,26 @@ impl Agent {
     }
 }
 
-fn control_endpoint(control: String) -> Result<Endpoint, AgentError> {
+fn control_endpoint(control: String, tls: Option<ClientTlsConfig>) -> Result<Endpoint, AgentError> {
     let reason = match Endpoint::from_shared(control.clone()) {
         Ok(endpoint) if endpoint.uri().scheme_str() == Some("http") => return Ok(endpoint),
-        Ok(endpoint) if endpoint.uri().scheme_str() == Some("https") => {
-            "a control plane speaks no TLS, so https:// cannot work; keep it inside a private network".to_owned()
-        }
-        Ok(_) => "it must begin with http://".to_owned(),
+        Ok(endpoint) if endpoint.uri().scheme_str() == Some("https") => match tls.map(|tls| endpoint.tls_config(tls)) {
+            Some(Ok(endpoint)) => return Ok(endpoint),
+            Some(Err(error)) => error.to_string(),
+            None => "it speaks TLS, and it is not said whose certificates are believed".to_owned(),
+        },
+        Ok(_) => "it must begin with http:// or https://".to_owned(),
         Err(error) => error.to_string(),
     };
     Err(AgentError::Control { control, reason })
 }
 
-pub(crate) fn engine_client(instance: &Instance) -> Result<EngineClient, AgentError> {
-    EngineClient::new(&instance.endpoint, EngineClientConfig::default()).map_err(|source| AgentError::Endpoint {
+pub(crate) fn engine_client(instance: &Instance, tls: Option<&EngineTls>) -> Result<EngineClient, AgentError> {
+    let config = EngineClientConfig {
+        tls: tls.cloned(),
+        ..EngineClientConfig::default()
+    };
+    EngineClient::new(&instance.endpoint, config).map_err(|source| AgentError::Endpoint {
         instance: instance.name.clone(),
         source,
     })

@@ -1,10 +1,12 @@
 //! What an agent must be told, and what is wrong with it if it cannot start.
 
+use equipoise_backend::EngineTls;
 use equipoise_proto::v1::Instance;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tonic::transport::ClientTlsConfig;
 
 /// The longest name of a node, characters: that of a DNS name. The control plane has the same rule.
 const LIMIT_NAME: usize = 253;
@@ -34,6 +36,10 @@ pub struct AgentConfig {
     pub telemetry_interval: Duration,
     /// GPU telemetry.
     pub nvml: NvmlMode,
+    /// How engines are spoken to over TLS; absent: with the system's authorities.
+    pub engine_tls: Option<EngineTls>,
+    /// How the control plane is, where its address begins with `https://`.
+    pub control_tls: Option<ClientTlsConfig>,
     /// Wanted life of the lease without renewal.
     pub lease_ttl: Duration,
     /// Where the agent's own `/metrics` and `/health` are served, if at all; port 0 takes any free port.
@@ -51,6 +57,8 @@ impl AgentConfig {
             instances,
             telemetry_interval: Duration::from_millis(200),
             nvml: NvmlMode::Auto,
+            engine_tls: None,
+            control_tls: None,
             lease_ttl: Duration::from_secs(5),
             metrics_addr: None,
         }

@@ -76,7 +76,7 @@ impl GpuMeters {
     /// Reads until the agent stops, and once more then, so that the last interval is not lost.
     pub(crate) async fn run(mut self, shared: Arc<Shared>) {
         loop {
-            let running = shared.tick().await;
+            let running = shared.tick(1).await;
             if let Some(round) = self.thread.round().await {
                 self.observe(&round, &shared);
             }

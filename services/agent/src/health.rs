@@ -29,6 +29,11 @@ impl Health {
     pub(crate) fn healthy(self) -> bool {
         self.healthy
     }
+
+    /// Healthy, and its last answer was none but good.
+    pub(crate) fn beyond_doubt(self) -> bool {
+        self.healthy && self.failures == 0
+    }
 }
 
 #[cfg(test)]

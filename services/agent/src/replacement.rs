@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use equipoise_backend::EngineTls;
 use equipoise_proto::v1::Instance;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -17,14 +18,16 @@ use crate::shared::Shared;
 #[derive(Debug)]
 pub(crate) struct Watches {
     nvml: NvmlMode,
+    engine_tls: Option<EngineTls>,
     engines: BTreeMap<String, (Instance, AbortHandle)>,
     meters: Option<AbortHandle>,
 }
 
 impl Watches {
-    pub(crate) fn new(nvml: NvmlMode) -> Self {
+    pub(crate) fn new(nvml: NvmlMode, engine_tls: Option<EngineTls>) -> Self {
         Self {
             nvml,
+            engine_tls,
             engines: BTreeMap::new(),
             meters: None,
         }
@@ -48,7 +51,7 @@ impl Watches {
         for instance in instances {
             let held = self.engines.get(&instance.name);
             if !held.is_some_and(|(held, _)| same_engine(held, instance)) {
-                let client = engine_client(instance)?;
+                let client = engine_client(instance, self.engine_tls.as_ref())?;
                 fresh.push(EngineWatch::new(instance.name.clone(), client, instance.emulated));
             }
         }

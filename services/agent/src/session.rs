@@ -217,6 +217,7 @@ impl Session {
                     }
                     due = shared.next_tick(phase);
                 }
+                () = shared.news.notified(), if sent.has_room() => sent.send(shared.outbox.lock().take()),
                 // The sender goes with the agent; then the session is stopped, too.
                 Ok(()) = self.instances.changed() => return End::Changed,
                 () = shared.stopped() => return farewell(sent, acks, &shared).await,

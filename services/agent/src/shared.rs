@@ -9,7 +9,7 @@ use equipoise_types::Timestamp;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 /// Bounds of the sampling interval, whatever the control plane says: a GPU's sensors do not move faster than the
@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) clock: WallClock,
     pub(crate) outbox: Mutex<Outbox>,
     pub(crate) metrics: AgentMetrics,
+    /// What is in the outbox should not wait for the next batch's turn.
+    pub(crate) news: Notify,
     engines: Mutex<BTreeMap<String, IdleWindow>>,
     origin: Instant,
     interval: watch::Sender<Duration>,
@@ -42,6 +44,7 @@ impl Shared {
             clock: WallClock::new(),
             outbox: Mutex::default(),
             metrics,
+            news: Notify::new(),
             engines: Mutex::default(),
             origin: Instant::now(),
             interval: watch::Sender::new(clamp(interval)),
@@ -82,12 +85,15 @@ impl Shared {
         next_tick(self.origin, self.interval(), phase, Instant::now())
     }
 
-    /// Waits for the next sampling tick, the same for all tasks; false if sampling ends instead.
-    pub(crate) async fn tick(&self) -> bool {
+    /// Waits for the next sampling tick, the same for all tasks, or for whoever is in haste one of so many in an interval;
+    /// false if sampling ends instead.
+    pub(crate) async fn tick(&self, haste: u32) -> bool {
         let mut interval = self.interval.subscribe();
         loop {
             interval.mark_unchanged();
-            let tick = self.next_tick(Duration::ZERO);
+            let whole = self.interval();
+            let part = (whole / haste.max(1)).max(*INTERVALS.start()).min(whole);
+            let tick = next_tick(self.origin, part, Duration::ZERO, Instant::now());
             tokio::select! {
                 biased;
                 () = self.reached(Stage::Draining) => return false,

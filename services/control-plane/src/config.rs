@@ -3,8 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use tonic::transport::ServerTlsConfig;
+
 /// Configuration of a control plane.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ControlPlaneConfig {
     /// Its name: keys its part of the energy ledger, so it must stay the same over restarts and be unique among the
     /// control planes that share a store.
@@ -13,6 +15,8 @@ pub struct ControlPlaneConfig {
     pub grpc_addr: SocketAddr,
     /// Where the fleet page and `/metrics` are served, if at all.
     pub page_addr: Option<SocketAddr>,
+    /// Certificates of gRPC, read at the start; without them it speaks plain HTTP/2.
+    pub tls: Option<ServerTlsConfig>,
     /// How often agents are told to send a batch.
     pub telemetry_interval: Duration,
     /// The shortest lease that is granted.
@@ -32,6 +36,7 @@ impl Default for ControlPlaneConfig {
             name: "control-plane".to_owned(),
             grpc_addr: (Ipv4Addr::LOCALHOST, 8090).into(),
             page_addr: Some((Ipv4Addr::LOCALHOST, 8091).into()),
+            tls: None,
             telemetry_interval: Duration::from_millis(500),
             shortest_lease: Duration::from_secs(1),
             longest_lease: Duration::from_secs(60),

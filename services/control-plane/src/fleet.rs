@@ -157,6 +157,11 @@ impl Fleet {
         usable
     }
 
+    /// What its last sample says of its health; `None` before the first.
+    pub(crate) fn sampled_health(&self, instance: &str) -> Option<bool> {
+        self.samples.get(instance).map(|sampled| sampled.sample.healthy)
+    }
+
     /// The congestion prices that are above zero.
     pub(crate) fn prices(&self) -> impl Iterator<Item = (&String, f64)> {
         let prices = self.prices.iter().map(|(name, price)| (name, price.get()));

@@ -123,7 +123,7 @@ impl ControlPlane {
         }
         tasks.spawn(tell_routers(Arc::clone(&plane)));
         tasks.spawn(accounting::run(Arc::clone(&plane)));
-        tasks.spawn(serve_grpc(services(&plane), grpc, plane.shutdown.clone()));
+        tasks.spawn(serve_grpc(services(&plane)?, grpc, plane.shutdown.clone()));
         let page_addr = page.map(|(listener, address)| {
             tasks.spawn(page::serve(Arc::clone(&plane), listener));
             address
@@ -181,18 +181,24 @@ async fn listen(purpose: &'static str, address: SocketAddr) -> Result<(TcpListen
     Ok((listener, bound))
 }
 
-fn services(plane: &Arc<Plane>) -> Router {
+fn services(plane: &Arc<Plane>) -> Result<Router, StartError> {
     let services = Services(Arc::clone(plane));
     let agents = AgentServiceServer::new(services.clone()).max_decoding_message_size(LIMIT_MESSAGE_BYTES);
     let routers = RoutingServiceServer::new(services.clone()).max_decoding_message_size(LIMIT_MESSAGE_BYTES);
-    tonic::transport::Server::builder()
+    let mut server = tonic::transport::Server::builder();
+    if let Some(tls) = plane.config.tls.clone() {
+        server = server.tls_config(tls).map_err(|error| StartError::Config {
+            reason: format!("its certificates cannot be served: {error}"),
+        })?;
+    }
+    Ok(server
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .tcp_nodelay(true)
         .add_service(agents)
         .add_service(routers)
         .add_service(EnergyServiceServer::new(services.clone()))
-        .add_service(AdminServiceServer::new(services))
+        .add_service(AdminServiceServer::new(services)))
 }
 
 async fn serve_grpc(router: Router, listener: TcpListener, shutdown: CancellationToken) {

@@ -7,7 +7,7 @@ use equipoise_agent::{Agent, AgentConfig, NvmlMode, RunningAgent};
 use equipoise_config::{FleetConfig, Services};
 
 use crate::emulation::Engines;
-use crate::{cli, host, reload, scheduling, signal, terminal};
+use crate::{cli, host, reload, scheduling, secured, signal, terminal};
 
 const CONTROL: &str = "http://127.0.0.1:8090";
 /// How long an emulator that is no longer in the fleet is left to requests that were on their way.
@@ -37,6 +37,8 @@ pub(crate) async fn run(options: cli::Agent) -> anyhow::Result<()> {
         .unwrap_or(CONTROL.to_owned());
     let node = options.node.or(section.node.clone()).unwrap_or_else(host::name);
     let mut config = AgentConfig::new(control, node, engines.instances.clone());
+    config.control_tls = secured::control(&config.control, &options.control_tls)?;
+    config.engine_tls = secured::engines(file.fleet.engine_tls.as_ref())?;
     config.metrics_addr = options.metrics_listen.or(section.metrics_listen.map(|listen| listen.0));
     config.nvml = nvml_of(options.nvml.as_ref(), &file.services);
     let (node, control) = (config.node.clone(), config.control.clone());
@@ -46,11 +48,11 @@ pub(crate) async fn run(options: cli::Agent) -> anyhow::Result<()> {
         engines.instances.len(),
         engines.emulated(),
     ));
-    signal::asked_to_stop(reload::follow_if_any(options.fleet, async |file| {
+    signal::asked_to_stop(Box::pin(reload::follow_if_any(options.fleet, async |file| {
         if let Ok(file) = file {
             change(&mut agent, &mut engines, &file.fleet).await;
         }
-    }))
+    })))
     .await;
     signal::drain(async {
         agent.shutdown().await;

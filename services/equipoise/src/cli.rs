@@ -108,6 +108,20 @@ pub(crate) struct Doors {
     pub(crate) public_metrics: bool,
 }
 
+/// How a control plane that speaks TLS is spoken to; files in PEM.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ControlTls {
+    /// The authority of its certificate.
+    #[arg(long, global = true, value_name = "FILE", env = "EQUIPOISE_CONTROL_CA")]
+    pub(crate) control_ca: Option<PathBuf>,
+    /// A certificate to show to it.
+    #[arg(long, global = true, value_name = "FILE", env = "EQUIPOISE_CONTROL_CERT")]
+    pub(crate) control_cert: Option<PathBuf>,
+    /// Its private key.
+    #[arg(long, global = true, value_name = "FILE", env = "EQUIPOISE_CONTROL_KEY")]
+    pub(crate) control_key: Option<PathBuf>,
+}
+
 /// How requests are placed; over what the fleet file says.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Scheduling {
@@ -180,6 +194,8 @@ pub(crate) struct Router {
     /// The control plane. Default: http://127.0.0.1:8090.
     #[arg(long, env = "EQUIPOISE_CONTROL")]
     pub(crate) control: Option<String>,
+    #[command(flatten)]
+    pub(crate) control_tls: ControlTls,
     /// Where clients reach the OpenAI API. Default: 127.0.0.1:8080.
     #[arg(long, env = "EQUIPOISE_LISTEN")]
     pub(crate) listen: Option<SocketAddr>,
@@ -204,6 +220,8 @@ pub(crate) struct Agent {
     /// The control plane. Default: http://127.0.0.1:8090.
     #[arg(long, env = "EQUIPOISE_CONTROL")]
     pub(crate) control: Option<String>,
+    #[command(flatten)]
+    pub(crate) control_tls: ControlTls,
     /// The fleet file whose instances this node serves, and its [agent] section. Default: the built-in emulated fleet.
     /// Followed: pools come and go without a restart.
     #[arg(long, value_name = "FILE", visible_alias = "config", env = "EQUIPOISE_CONFIG")]
@@ -237,7 +255,7 @@ pub(crate) struct Simulate {
     /// A scenario file: fleet, workload, policies, seeds, faults and more in one, see docs/scenarios.md.
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "fleet", "trace", "policy", "seed", "requests", "rate", "prompts", "ttft_slo_ms", "e2e_slo_ms", "feedback",
-        "mismatch", "record", "routers",
+        "mismatch", "record", "routers", "step_by_step",
     ])]
     pub(crate) scenario: Option<PathBuf>,
     /// Also write a report as a page of its own: frontiers, distributions, timelines, energy by cause.
@@ -308,6 +326,9 @@ pub(crate) struct Simulate {
     /// How often several routers are told of the fleet's state.
     #[arg(long, value_name = "MS", default_value_t = 100.0)]
     pub(crate) state_interval_ms: f64,
+    /// Make every step of an engine an event of its own: slower, and the same results to the bit.
+    #[arg(long)]
+    pub(crate) step_by_step: bool,
 }
 
 /// Graded prompts that requests can ask.
@@ -343,6 +364,8 @@ pub(crate) struct EnergyReport {
     /// The control plane.
     #[arg(long, default_value = "http://127.0.0.1:8090", env = "EQUIPOISE_CONTROL")]
     pub(crate) control: String,
+    #[command(flatten)]
+    pub(crate) control_tls: ControlTls,
     /// Print the rows as JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -395,6 +418,8 @@ pub(crate) struct Fleet {
         env = "EQUIPOISE_CONTROL"
     )]
     pub(crate) control: String,
+    #[command(flatten)]
+    pub(crate) control_tls: ControlTls,
     #[command(subcommand)]
     pub(crate) action: FleetAction,
 }

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use anyhow::Context as _;
 use equipoise_control_plane::{ControlPlane, ControlPlaneConfig, RunningControlPlane};
 
 use equipoise_store::SharedStore;
 
-use crate::{cli, scheduling, signal, terminal};
+use crate::doors::address_or_off;
+use crate::{cli, scheduling, secured, signal, terminal};
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8090);
 const PAGE_LISTEN: &str = "127.0.0.1:8091";
@@ -17,13 +17,7 @@ const NAME: &str = "control-plane";
 pub(crate) async fn run(options: cli::ControlPlane) -> anyhow::Result<()> {
     let section = scheduling::config(options.config.as_deref())?.services.control_plane;
     let page_listen = options.page_listen.or(section.page_listen);
-    let page_addr = match page_listen.as_deref().unwrap_or(PAGE_LISTEN) {
-        "off" => None,
-        addr => Some(
-            addr.parse()
-                .with_context(|| format!("--page-listen `{addr}` is not an address; write 127.0.0.1:8091, or `off`"))?,
-        ),
-    };
+    let page_addr = address_or_off("--page-listen", page_listen.as_deref().unwrap_or(PAGE_LISTEN))?;
     let config = ControlPlaneConfig {
         name: options.name.or(section.name).unwrap_or(NAME.to_owned()),
         grpc_addr: options
@@ -31,6 +25,7 @@ pub(crate) async fn run(options: cli::ControlPlane) -> anyhow::Result<()> {
             .or(section.listen.map(|listen| listen.0))
             .unwrap_or(LISTEN),
         page_addr,
+        tls: section.tls.as_ref().map(secured::control_plane).transpose()?,
         ..ControlPlaneConfig::default()
     };
     let store_url = options.store.or(section.store).unwrap_or(STORE.to_owned());

@@ -1,29 +1,34 @@
 //! A router's doors, from the fleet file and the command line.
 
+use std::net::SocketAddr;
+
 use anyhow::Context as _;
-use equipoise_config::{PiiSettings, TlsSettings};
+use equipoise_config::FleetConfig;
 use equipoise_router::{RouterConfig, RunningRouter};
 
 use crate::cli::Doors;
-use crate::terminal;
+use crate::{secured, terminal};
 
 /// Tells a router who may see what.
-pub(crate) fn set(
-    config: &mut RouterConfig,
-    options: &Doors,
-    pii: Option<PiiSettings>,
-    tls: Option<TlsSettings>,
-) -> anyhow::Result<()> {
-    config.admin_listen = match options.admin_listen.as_str() {
-        "off" => None,
-        addr => Some(addr.parse().with_context(|| {
-            format!("--admin-listen: `{addr}` is no address such as 127.0.0.1:8081, and not `off`")
-        })?),
-    };
+pub(crate) fn set(config: &mut RouterConfig, options: &Doors, fleet: &FleetConfig) -> anyhow::Result<()> {
+    config.admin_listen = address_or_off("--admin-listen", &options.admin_listen)?;
     config.public_metrics = options.public_metrics;
-    config.pii = pii;
-    config.tls = tls;
+    config.pii.clone_from(&fleet.pii);
+    config.tls.clone_from(&fleet.tls);
+    config.grpc_tls.clone_from(&fleet.grpc_tls);
+    config.engine_tls = secured::engines(fleet.engine_tls.as_ref())?;
     Ok(())
+}
+
+/// `ip:port`, or `off`.
+pub(crate) fn address_or_off(option: &str, text: &str) -> anyhow::Result<Option<SocketAddr>> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let address = text.parse();
+    address
+        .map(Some)
+        .with_context(|| format!("{option}: `{text}` is no address such as 127.0.0.1:8081, and not `off`"))
 }
 
 /// The public listener's scheme.

@@ -7,18 +7,21 @@ use equipoise_proto::v1;
 use equipoise_proto::v1::admin_service_client::AdminServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::cli::{self, FleetAction};
+use crate::cli::{self, ControlTls, FleetAction};
+use crate::secured;
 use crate::terminal::{say, table};
 
 /// Connects to a control plane, or says how to start one, or that something else answers there.
-pub(crate) async fn connect(control: &str) -> anyhow::Result<Channel> {
+pub(crate) async fn connect(control: &str, tls: &ControlTls) -> anyhow::Result<Channel> {
     let endpoint = Endpoint::from_shared(control.to_owned())
         .with_context(|| format!("--control `{control}` is no address; write http://127.0.0.1:8090"))?;
-    match endpoint.uri().scheme_str() {
-        Some("http") => {}
-        Some("https") => anyhow::bail!("--control `{control}`: a control plane speaks no TLS; write http://"),
-        _ => anyhow::bail!("--control `{control}` is no address; write http://127.0.0.1:8090"),
+    if !matches!(endpoint.uri().scheme_str(), Some("http" | "https")) {
+        anyhow::bail!("--control `{control}` is no address; write http://127.0.0.1:8090");
     }
+    let endpoint = match secured::control(control, tls)? {
+        None => endpoint,
+        Some(tls) => endpoint.tls_config(tls)?,
+    };
     let endpoint = endpoint
         .connect_timeout(Duration::from_secs(2))
         .timeout(Duration::from_secs(10));
@@ -56,7 +59,7 @@ pub(crate) fn refused(status: &tonic::Status) -> anyhow::Error {
 }
 
 pub(crate) async fn run(options: cli::Fleet) -> anyhow::Result<()> {
-    let mut admin = AdminServiceClient::new(connect(&options.control).await?);
+    let mut admin = AdminServiceClient::new(connect(&options.control, &options.control_tls).await?);
     match options.action {
         FleetAction::List { pool } => {
             let response = admin
@@ -245,11 +248,11 @@ mod tests {
         };
         let store = equipoise_store::open("embedded").await.expect("opens");
         let plane = ControlPlane::start(config, store).await.expect("starts");
-        connect(&format!("http://{}", plane.grpc_addr()))
+        connect(&format!("http://{}", plane.grpc_addr()), &open())
             .await
             .expect("a control plane");
         let page = format!("http://{}", plane.page_addr().expect("served"));
-        let error = format!("{:#}", connect(&page).await.expect_err("the page"));
+        let error = format!("{:#}", connect(&page, &open()).await.expect_err("the page"));
         assert!(
             error.starts_with(&page) && error.contains("is no Equipoise control plane") && error.contains("router's"),
             "{error}"
@@ -263,20 +266,24 @@ mod tests {
             .add_routes(tonic::service::Routes::default())
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
         let served = tokio::spawn(served);
-        let error = format!("{:#}", connect(&other).await.expect_err("another service"));
+        let error = format!("{:#}", connect(&other, &open()).await.expect_err("another service"));
         assert!(error.contains("is no Equipoise control plane"), "{error}");
         served.abort();
+    }
+
+    fn open() -> ControlTls {
+        ControlTls::default()
     }
 
     #[tokio::test]
     async fn addresses_that_cannot_work_say_why() {
         for (control, why) in [
-            ("https://127.0.0.1:8090", "no TLS"),
+            ("https://127.0.0.1:8090", "--control-ca"),
             ("127.0.0.1:8090", "is no address"),
             ("not a uri", "is no address"),
             ("http://127.0.0.1:1", "no control plane answers"),
         ] {
-            let error = format!("{:#}", connect(control).await.expect_err(control));
+            let error = format!("{:#}", connect(control, &open()).await.expect_err(control));
             assert!(error.contains(why), "{control}: {error}");
         }
     }

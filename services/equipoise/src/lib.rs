@@ -22,6 +22,7 @@ mod report;
 mod requests;
 mod router;
 mod scheduling;
+mod secured;
 mod signal;
 mod simulate;
 mod sweep;

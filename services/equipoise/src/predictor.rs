@@ -1,5 +1,6 @@
 //! `equipoise predictor`: trains, scores and shows predictors of quality and length.
 
+mod answers;
 mod chart;
 mod costs;
 mod doubt;
@@ -13,9 +14,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
-use equipoise_predict::{Kind, MAX_ARTIFACT_BYTES, Predictor, TrainingOptions};
+use equipoise_predict::{Kind, MAX_ARTIFACT_BYTES, Predictor, TrainingOptions, TrainingSet};
 
 use crate::terminal::{complain, say, table};
+use answers::Answers;
 use graded::Split;
 
 #[derive(Debug, Args)]
@@ -28,6 +30,8 @@ pub(crate) struct Options {
 enum Action {
     /// Learn from graded prompts and write an artifact.
     Train(Train),
+    /// Take models into an artifact from graded answers, a few dozen of each, without training anew.
+    Join(Join),
     /// Train every kind on 70 % of the prompts and score it on the other 30 %.
     Eval(Eval),
     /// What is in an artifact.
@@ -48,8 +52,17 @@ pub(crate) enum Set {
 #[derive(Debug, Args)]
 struct Train {
     /// The folder that holds `quality/`.
-    #[arg(long, value_name = "DIR", env = "EQUIPOISE_DATA")]
-    data: PathBuf,
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "EQUIPOISE_DATA",
+        required_unless_present = "answers"
+    )]
+    data: Option<PathBuf>,
+    /// Your own graded answers in place of the published sets: CSV with a header, or JSON lines, of `prompt`, `model`,
+    /// `score` from 0 to 1 and, if known, `output_tokens`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["set", "hold_out"])]
+    answers: Option<PathBuf>,
     /// Which graded prompts.
     #[arg(long, value_enum, default_value = "all")]
     set: Set,
@@ -64,6 +77,23 @@ struct Train {
     hold_out: bool,
     /// Encode prompts with the sentence encoder in this folder (config.json, model.safetensors, vocab.txt of
     /// all-MiniLM-L6-v2); the artifact then works only with it. Takes tens of milliseconds a prompt.
+    #[arg(long, value_name = "DIR")]
+    encoder: Option<PathBuf>,
+    /// Where the artifact goes.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Join {
+    /// Graded answers of models that the artifact does not know: CSV with a header, or JSON lines, of `prompt`, `model`,
+    /// `score` from 0 to 1 and, if known, `output_tokens`.
+    #[arg(long, value_name = "FILE")]
+    answers: PathBuf,
+    /// The artifact that they join; `embedded` for the one that comes with the program.
+    #[arg(long, value_name = "FILE", default_value = "embedded")]
+    base: PathBuf,
+    /// The sentence encoder that it was trained with, if any.
     #[arg(long, value_name = "DIR")]
     encoder: Option<PathBuf>,
     /// Where the artifact goes.
@@ -106,22 +136,42 @@ struct Show {
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     match &options.action {
         Action::Train(options) => train(options)?,
+        Action::Join(options) => join(options)?,
         Action::Eval(options) => eval(options)?,
         Action::Show(options) => show(&options.file, options.encoder.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn train(options: &Train) -> anyhow::Result<()> {
-    let sets = graded::read(&options.data, options.set)?;
-    let split = if options.hold_out { Split::Seen } else { Split::Whole };
-    let training = graded::training_set(&sets, split);
-    let mut provenance = graded::provenance(&sets);
-    provenance.push_str(if options.hold_out {
-        " Trained on the 70 % that `predictor eval` does not score on."
+/// What to learn from, and where it comes from.
+fn lessons(options: &Train) -> anyhow::Result<(TrainingSet, String)> {
+    if let Some(file) = &options.answers {
+        let answers = Answers::read(file)?;
+        for (model, count) in answers.models() {
+            if count < FEW_ANSWERS {
+                complain(&format!(
+                    "{model} has {count} graded answers: with fewer than {FEW_ANSWERS} its forecast is little more than a guess"
+                ));
+            }
+        }
+        return Ok((answers.training_set(), answers.provenance()));
+    }
+    let data = options.data.as_deref().context("`--data` or `--answers` is missing")?;
+    let sets = graded::read(data, options.set)?;
+    let (split, part) = if options.hold_out {
+        (Split::Seen, "the 70 % that `predictor eval` does not score on")
     } else {
-        " Trained on all of them."
-    });
+        (Split::Whole, "all of them")
+    };
+    let provenance = format!("{} Trained on {part}.", graded::provenance(&sets));
+    Ok((graded::training_set(&sets, split), provenance))
+}
+
+/// Models with fewer answers are worth a warning.
+const FEW_ANSWERS: usize = 30;
+
+fn train(options: &Train) -> anyhow::Result<()> {
+    let (training, provenance) = lessons(options)?;
     let (prompts, models) = (training.prompts.len(), training.models.len());
     complain(&format!(
         "training {} on {prompts} prompts and {models} models",
@@ -137,14 +187,40 @@ fn train(options: &Train) -> anyhow::Result<()> {
             ..TrainingOptions::default()
         },
     )?;
+    save(&predictor, &options.out)
+}
+
+fn save(predictor: &Predictor, path: &Path) -> anyhow::Result<()> {
     let file = predictor.to_bytes();
-    std::fs::write(&options.out, &file).with_context(|| format!("cannot write {}", options.out.display()))?;
+    std::fs::write(path, &file).with_context(|| format!("cannot write {}", path.display()))?;
     say(&format!(
-        "{}: {} bytes, {models} models",
-        options.out.display(),
-        file.len()
+        "{}: {} bytes, {} models",
+        path.display(),
+        file.len(),
+        predictor.models().len()
     ));
     Ok(())
+}
+
+fn join(options: &Join) -> anyhow::Result<()> {
+    let mut predictor = load(&options.base, options.encoder.as_deref())?;
+    let answers = Answers::read(&options.answers)?;
+    let mut joined = 0;
+    for (model, count) in answers.models() {
+        if predictor.models().contains(&model) {
+            complain(&format!(
+                "{model} is known already: its {count} answers are passed over"
+            ));
+            continue;
+        }
+        predictor
+            .join_model(&model, &answers.of(&model))
+            .with_context(|| format!("{model} cannot join"))?;
+        say(&format!("{model} joins from {count} graded answers"));
+        joined += 1;
+    }
+    anyhow::ensure!(joined > 0, "no model of {} is new to it", options.answers.display());
+    save(&predictor, &options.out)
 }
 
 fn eval(options: &Eval) -> anyhow::Result<()> {
@@ -170,25 +246,29 @@ fn eval(options: &Eval) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn show(path: &Path, encoder: Option<&Path>) -> anyhow::Result<()> {
-    let predictor = if path == Path::new("embedded") {
-        Predictor::embedded()?
-    } else {
-        let origin = path.display();
-        let size = std::fs::metadata(path)
-            .with_context(|| format!("cannot open {origin}"))?
-            .len();
-        anyhow::ensure!(
-            size <= MAX_ARTIFACT_BYTES as u64,
-            "{origin}: {size} bytes, no predictor is that large"
-        );
-        let file = std::fs::read(path).with_context(|| format!("cannot read {origin}"))?;
-        let read = match encoder {
-            Some(folder) => Predictor::from_bytes_with(&file, &encoder::load(folder)?),
-            None => Predictor::from_bytes(&file),
-        };
-        read.with_context(|| format!("{origin} is refused"))?
+/// The artifact at `path`, or the one that comes with the program.
+fn load(path: &Path, encoder: Option<&Path>) -> anyhow::Result<Predictor> {
+    if path == Path::new("embedded") {
+        return Ok(Predictor::embedded()?);
+    }
+    let origin = path.display();
+    let size = std::fs::metadata(path)
+        .with_context(|| format!("cannot open {origin}"))?
+        .len();
+    anyhow::ensure!(
+        size <= MAX_ARTIFACT_BYTES as u64,
+        "{origin}: {size} bytes, no predictor is that large"
+    );
+    let file = std::fs::read(path).with_context(|| format!("cannot read {origin}"))?;
+    let read = match encoder {
+        Some(folder) => Predictor::from_bytes_with(&file, &encoder::load(folder)?),
+        None => Predictor::from_bytes(&file),
     };
+    read.with_context(|| format!("{origin} is refused"))
+}
+
+fn show(path: &Path, encoder: Option<&Path>) -> anyhow::Result<()> {
+    let predictor = load(path, encoder)?;
     say(&format!("kind       {}", predictor.kind()));
     say(&format!("size       {} bytes", predictor.to_bytes().len()));
     say(&format!("dimension  {}", predictor.dimension()));

@@ -10,7 +10,7 @@ use crate::terminal::say;
 
 pub(crate) async fn run(options: cli::Report) -> anyhow::Result<()> {
     let ReportKind::Energy(options) = options.kind;
-    let mut client = EnergyServiceClient::new(connect(&options.control).await?);
+    let mut client = EnergyServiceClient::new(connect(&options.control, &options.control_tls).await?);
     let (wire, by) = match options.by {
         Grouping::Pool => (v1::EnergyGrouping::Pool, equipoise_energy::Grouping::Pool),
         Grouping::Model => (v1::EnergyGrouping::Model, equipoise_energy::Grouping::Model),

@@ -8,7 +8,7 @@ use equipoise_router::{AccessLogTarget, LiveSettings, RouterConfig};
 use equipoise_telemetry::OtlpSettings;
 
 use crate::cli::Scheduling;
-use crate::{cli, doors, host, reload, scheduling, signal, terminal};
+use crate::{cli, doors, host, reload, scheduling, secured, signal, terminal};
 
 const CONTROL: &str = "http://127.0.0.1:8090";
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
@@ -27,15 +27,11 @@ pub(crate) async fn run(options: cli::Router) -> anyhow::Result<()> {
         .unwrap_or(CONTROL.to_owned());
     let mut config = RouterConfig::new(name, listen, control);
     config.scheduler = scheduling::settings(file.fleet.scheduler.clone(), &options.scheduling)?;
+    config.control_tls = secured::control(&config.control, &options.control_tls)?;
     config.grpc_listen = options.grpc_listen.or(section.grpc_listen.map(|listen| listen.0));
     settle(&mut config, &section, &options.scheduling);
     config.tracing = tracing(&file.services.tracing)?;
-    doors::set(
-        &mut config,
-        &options.doors,
-        file.fleet.pii.clone(),
-        file.fleet.tls.clone(),
-    )?;
+    doors::set(&mut config, &options.doors, &file.fleet)?;
     let scheme = doors::scheme(&config);
     let (policy, control) = (config.scheduler.policy.clone(), config.control.clone());
     let router = equipoise_router::start(config).await?;
@@ -48,15 +44,8 @@ pub(crate) async fn run(options: cli::Router) -> anyhow::Result<()> {
         terminal::complain(&format!("router: gRPC on {grpc}"));
     }
     let live = router.settings();
-    let mut services = file.services;
     signal::asked_to_stop(reload::follow_if_any(options.fleet, async |file| match file {
-        Ok(file) => {
-            change(&live, &file, &options.scheduling);
-            if services != file.services {
-                tracing::warn!("what has changed in the services' own sections holds after a restart");
-                services = file.services;
-            }
-        }
+        Ok(file) => change(&live, &file, &options.scheduling),
         Err(_) => live.refused(),
     }))
     .await;

@@ -20,14 +20,10 @@ pub(crate) fn fleet(path: Option<&Path>) -> anyhow::Result<FleetConfig> {
 
 /// The whole file that a fleet comes from, or the built-in fleet.
 pub(crate) fn file(path: Option<&Path>) -> anyhow::Result<ConfigFile> {
-    let file = match path {
-        Some(path) => ConfigFile::load(path)?,
+    Ok(match path {
+        Some(path) => ConfigFile::load_with_fleet(path)?,
         None => ConfigFile::parse(BUILT_IN, "the built-in fleet")?,
-    };
-    if file.fleet.instances.is_empty() {
-        anyhow::bail!("the file declares no instance: add at least one [[model]] and one [[pool]]");
-    }
-    Ok(file)
+    })
 }
 
 /// A file that need not declare a fleet, or nothing.
@@ -39,6 +35,8 @@ pub(crate) fn config(path: Option<&Path>) -> anyhow::Result<ConfigFile> {
                 scheduler: SchedulerConfig::default(),
                 pii: None,
                 tls: None,
+                grpc_tls: None,
+                engine_tls: None,
                 instances: Vec::new(),
             },
             services: Services::default(),

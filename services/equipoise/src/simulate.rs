@@ -59,6 +59,7 @@ pub(crate) fn run(options: &cli::Simulate) -> anyhow::Result<ExitCode> {
             state_age_s: options.state_age_ms / 1e3,
         },
         feedback_share: options.feedback,
+        step_by_step: options.step_by_step,
         ..SimulationOptions::default()
     };
     if let Some(path) = &options.record {

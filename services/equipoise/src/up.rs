@@ -9,7 +9,7 @@ use equipoise_router::RouterConfig;
 use crate::agent::nvml_of;
 use crate::control_plane::stop;
 use crate::emulation::Engines;
-use crate::{agent, cli, doors, reload, router, scheduling, signal, terminal};
+use crate::{agent, cli, doors, reload, router, scheduling, secured, signal, terminal};
 
 /// How long the first picture of the fleet is waited for before the banner; requests are taken in any case.
 const FIRST_PICTURE: Duration = Duration::from_secs(5);
@@ -35,13 +35,14 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
     router_config.grpc_listen = options.grpc_listen.or(section.grpc_listen.map(|listen| listen.0));
     router::settle(&mut router_config, section, &options.scheduling);
     router_config.tracing = router::tracing(&file.services.tracing)?;
-    doors::set(&mut router_config, &options.doors, fleet.pii.clone(), fleet.tls.clone())?;
+    doors::set(&mut router_config, &options.doors, fleet)?;
     let scheme = doors::scheme(&router_config);
     let policy = router_config.scheduler.policy.clone();
     let router = equipoise_router::start(router_config).await?;
     let mut engines = Engines::start(fleet).await?;
     let mut agent_config = AgentConfig::new(&control, "node-0", engines.instances.clone());
     agent_config.nvml = nvml_of(options.nvml.as_ref(), &file.services);
+    agent_config.engine_tls = secured::engines(fleet.engine_tls.as_ref())?;
     let mut agent = Agent::start(agent_config).await?;
 
     let expected = engines.instances.len();
@@ -65,13 +66,16 @@ pub(crate) async fn run(options: cli::Up) -> anyhow::Result<()> {
     let api = format!("{scheme}://{}/v1", router.addr());
     terminal::say(&banner(&api, &admin, &page, &control, &policy, &engines));
     let live = router.settings();
-    signal::asked_to_stop(reload::follow_if_any(options.fleet, async |file| match file {
-        Ok(file) => {
-            router::change(&live, &file, &options.scheduling);
-            agent::change(&mut agent, &mut engines, &file.fleet).await;
-        }
-        Err(_) => live.refused(),
-    }))
+    signal::asked_to_stop(Box::pin(reload::follow_if_any(
+        options.fleet,
+        async |file| match file {
+            Ok(file) => {
+                router::change(&live, &file, &options.scheduling);
+                agent::change(&mut agent, &mut engines, &file.fleet).await;
+            }
+            Err(_) => live.refused(),
+        },
+    )))
     .await;
     signal::drain(async {
         router.shutdown().await;

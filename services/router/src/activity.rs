@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Waker};
 
 use dashmap::DashMap;
 use equipoise_estimate::Estimate;
@@ -28,6 +29,10 @@ pub(crate) struct Running {
     pub(crate) estimate: Estimate,
     output_tokens: AtomicU32,
     answered: AtomicBool,
+    /// The router stops and its patience is over.
+    cut: AtomicBool,
+    /// Of the stream to the client, while it waits for the engine.
+    waker: Mutex<Option<Waker>>,
     told: Mutex<Told>,
 }
 
@@ -75,6 +80,8 @@ impl Running {
             estimate,
             output_tokens: AtomicU32::new(0),
             answered: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            waker: Mutex::new(None),
             told: Mutex::new(told),
         }
     }
@@ -83,6 +90,25 @@ impl Running {
     pub(crate) fn produced(&self, tokens: u32) {
         self.output_tokens.fetch_add(tokens, Ordering::Relaxed);
         self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its stream is to end here; else whoever polls it is woken when it is.
+    pub(crate) fn is_cut(&self, context: &Context<'_>) -> bool {
+        // First the waker: who cuts looks for it last.
+        let mut waker = self.waker.lock();
+        match &mut *waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => *waker = Some(context.waker().clone()),
+        }
+        drop(waker);
+        self.cut.load(Ordering::Acquire)
+    }
+
+    fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+        if let Some(waker) = self.waker.lock().take() {
+            waker.wake();
+        }
     }
 
     /// Whether the prompt is computed, and how many answer tokens there are, by `now`.
@@ -147,6 +173,13 @@ pub(crate) struct ActivityLog {
 }
 
 impl ActivityLog {
+    /// Ends every stream with a word to its client.
+    pub(crate) fn cut_all(&self) {
+        for running in &self.running {
+            running.cut();
+        }
+    }
+
     pub(crate) fn begin(&self, id: RequestId, running: Arc<Running>) {
         self.running.insert(id, running);
     }

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use equipoise_backend::EngineTls;
 use equipoise_config::{PiiSettings, TlsSettings};
 use equipoise_scheduler::SchedulerConfig;
 use equipoise_telemetry::OtlpSettings;
+use tonic::transport::ClientTlsConfig;
 
 use crate::access_log::AccessLogTarget;
 use crate::forecast::PredictorSource;
@@ -40,6 +42,12 @@ pub struct RouterConfig {
     pub pii: Option<PiiSettings>,
     /// Certificates of the public listener; without them it speaks plain HTTP.
     pub tls: Option<TlsSettings>,
+    /// Certificates of the gRPC listener; without them it speaks plain HTTP/2.
+    pub grpc_tls: Option<TlsSettings>,
+    /// How engines are spoken to over TLS; absent: with the system's authorities.
+    pub engine_tls: Option<EngineTls>,
+    /// How the control plane is, where its address begins with `https://`.
+    pub control_tls: Option<ClientTlsConfig>,
     /// A client that sends its headers slower than this is let go.
     pub head_timeout: Duration,
     /// Longest wait for a request's body.
@@ -70,6 +78,9 @@ impl RouterConfig {
             public_metrics: false,
             pii: None,
             tls: None,
+            grpc_tls: None,
+            engine_tls: None,
+            control_tls: None,
             head_timeout: Duration::from_secs(20),
             body_timeout: Duration::from_secs(60),
             max_body_bytes: 32 << 20,

@@ -13,13 +13,11 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::server::State;
-use crate::tls::Certificates;
+use crate::tls::{Certificates, HANDSHAKE_TIMEOUT};
 use crate::{admin, routes};
 
 /// A client that reads nothing of what was sent to it for this long is let go (the kernel's TCP_USER_TIMEOUT).
 const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who a listener is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

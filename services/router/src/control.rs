@@ -12,7 +12,7 @@ use equipoise_proto::v1::routing_update::Update;
 use equipoise_scheduler::Event;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use crate::server::{StartError, State};
 use crate::wire;
@@ -29,15 +29,23 @@ const PUSH_PAUSE: Duration = Duration::from_millis(4);
 const RESTART_GRACE: Duration = Duration::from_secs(10);
 
 /// A channel that connects when it is used.
-pub(crate) fn channel(url: &str) -> Result<Channel, StartError> {
+pub(crate) fn channel(url: &str, tls: Option<ClientTlsConfig>) -> Result<Channel, StartError> {
     let wrong = |reason: String| StartError::Control {
         url: url.to_owned(),
         reason,
     };
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| wrong(error.to_string()))?;
-    if endpoint.uri().host().is_none() || endpoint.uri().scheme_str() != Some("http") {
-        return Err(wrong("it must begin with http:// and name a host".to_owned()));
-    }
+    let endpoint = match (endpoint.uri().scheme_str(), endpoint.uri().host()) {
+        (Some("http"), Some(_)) => endpoint,
+        (Some("https"), Some(_)) => endpoint
+            .tls_config(tls.unwrap_or_default())
+            .map_err(|error| wrong(error.to_string()))?,
+        _ => {
+            return Err(wrong(
+                "it must begin with http:// or https:// and name a host".to_owned(),
+            ));
+        }
+    };
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use equipoise_backend::{EngineClient, EngineClientConfig};
+use equipoise_backend::{EngineClient, EngineClientConfig, EngineTls};
 use equipoise_fleet::InstanceSpec;
 use equipoise_types::InstanceId;
 use parking_lot::RwLock;
@@ -18,16 +18,27 @@ pub(crate) struct Engine {
 
 /// All engines, by instance id.
 #[derive(Debug, Default)]
-pub(crate) struct Engines(RwLock<Vec<Option<Arc<Engine>>>>);
+pub(crate) struct Engines {
+    tls: Option<EngineTls>,
+    engines: RwLock<Vec<Option<Arc<Engine>>>>,
+}
 
 impl Engines {
+    /// None yet; those with secure endpoints will be spoken to like this.
+    pub(crate) fn new(tls: Option<EngineTls>) -> Self {
+        Self {
+            tls,
+            engines: RwLock::default(),
+        }
+    }
+
     pub(crate) fn get(&self, id: InstanceId) -> Option<Arc<Engine>> {
-        self.0.read().get(id.index()).cloned().flatten()
+        self.engines.read().get(id.index()).cloned().flatten()
     }
 
     /// The names of the engines that are as asked for.
     pub(crate) fn names_where(&self, is_so: impl Fn(&Engine) -> bool) -> BTreeSet<String> {
-        let engines = self.0.read();
+        let engines = self.engines.read();
         let fitting = engines.iter().flatten().filter(|engine| is_so(engine));
         fitting.map(|engine| engine.name.clone()).collect()
     }
@@ -41,7 +52,11 @@ impl Engines {
         {
             return;
         }
-        let engine = match EngineClient::new(endpoint, EngineClientConfig::default()) {
+        let config = EngineClientConfig {
+            tls: self.tls.clone(),
+            ..EngineClientConfig::default()
+        };
+        let engine = match EngineClient::new(endpoint, config) {
             Ok(client) => Some(Arc::new(Engine {
                 name: spec.name.clone(),
                 model: spec.model.name.clone(),
@@ -52,7 +67,7 @@ impl Engines {
                 None
             }
         };
-        let mut engines = self.0.write();
+        let mut engines = self.engines.write();
         if engines.len() <= id.index() {
             engines.resize_with(id.index() + 1, || None);
         }

@@ -43,6 +43,7 @@ pub(crate) fn json(scheduler: &Scheduler, name: &str, explanation: &Explanation)
                 "ttft_bound_s": bound(estimate.bounds.ttft_s),
                 "e2e_bound_s": bound(estimate.bounds.e2e_s),
                 "joules": short(estimate.energy.0),
+                "joules_bound": bound(estimate.bounds.energy.0),
                 "cost_usd": short(estimate.cost_usd),
                 "price": short(candidate.peers.price),
                 "in_flight": candidate.load.in_flight,

@@ -29,8 +29,6 @@ use session::{Session, Step};
 /// Answers on their way. A gateway that takes none of them is waited for so long.
 const ANSWERS: usize = 16;
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest wait for a request's body, from its headers on.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Messages that may come while a request waits at the router: its trailers at most, by the protocol.
 const MOST_EARLY: usize = 8;
 
@@ -80,7 +78,7 @@ struct Gone;
 impl Conversation {
     /// Until either side ends it. An error is the gateway's breach of the protocol.
     async fn hold(&mut self) -> Result<(), Status> {
-        let body_due = Instant::now() + BODY_TIMEOUT;
+        let body_due = Instant::now() + self.session.body_timeout();
         loop {
             let message = match self.next(body_due).await {
                 Ok(Some(message)) => message,

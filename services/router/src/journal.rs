@@ -150,6 +150,7 @@ impl Journal {
     pub(crate) fn rejected(
         &self,
         state: &State,
+        door: Door,
         headers: Option<HeaderMap>,
         path: &'static str,
         problem: &ErrorResponse,
@@ -158,7 +159,7 @@ impl Journal {
             return;
         };
         let opening = Opening {
-            door: Door::Proxy,
+            door,
             request_id: request_id(&headers),
             place: self.place(&headers),
             path,

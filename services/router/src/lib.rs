@@ -22,6 +22,7 @@ mod grpc;
 mod grpc_health;
 mod head;
 mod headers;
+mod hedge;
 mod journal;
 mod keys;
 mod limits;

@@ -46,6 +46,7 @@ impl LiveSettings {
             if other_tenants {
                 self.state.set_access(&config.tenants);
             }
+            self.state.hedging.set(config.hedge);
             let config = Box::new(config);
             self.state.driver.on_event(Event::Configured { config });
         }

@@ -20,6 +20,7 @@ use crate::access::{Caller, Reservation};
 use crate::cascade::{self, Held, Taken};
 use crate::driver::Verdict;
 use crate::engines::Engine;
+use crate::hedge::{self, Way};
 use crate::journal::{self, Door, Opening, Place};
 use crate::prompt::PromptReader;
 use crate::question::Question;
@@ -83,9 +84,12 @@ pub(crate) async fn complete(
 ) -> ClientResponse {
     let kept = state.journal.kept(request.headers());
     match ask(&state, caller, endpoint, request).await {
-        Ok((asked, request)) => serve(state, asked, request).await,
+        // In a place of its own: as a part of every future around it, it would be copied once for each of them.
+        Ok((asked, request)) => Box::pin(serve(state, asked, request)).await,
         Err(problem) => {
-            state.journal.rejected(&state, kept, endpoint.path(), &problem);
+            state
+                .journal
+                .rejected(&state, Door::Proxy, kept, endpoint.path(), &problem);
             error(&problem)
         }
     }
@@ -254,7 +258,7 @@ fn linger(mut body: Incoming) {
 }
 
 async fn serve(state: Arc<State>, mut asked: Asked, mut request: Request) -> ClientResponse {
-    let (id, mut verdicts) = state.driver.open_mailbox();
+    let (mut id, mut verdicts) = state.driver.open_mailbox();
     request.id = id;
     let record = state.journal.open(|| asked.opening(Door::Proxy));
     let mut ticket = Ticket::new(Arc::clone(&state), id, asked.head.prompt_chars, record);
@@ -264,7 +268,7 @@ async fn serve(state: Arc<State>, mut asked: Asked, mut request: Request) -> Cli
     let mut held: Option<Box<Held>> = None;
     loop {
         match verdicts.recv().await {
-            Some(Verdict::Dispatch(dispatch)) => {
+            Some(Verdict::Dispatch(mut dispatch)) => {
                 if dispatch.explored {
                     state.metrics.explored.inc();
                 }
@@ -272,10 +276,18 @@ async fn serve(state: Arc<State>, mut asked: Asked, mut request: Request) -> Cli
                     // Its work was done, and is paid for, whatever comes now.
                     state.close(id, held.usage(), true);
                 }
-                let sent = send(&state, &asked, &dispatch, &mut ticket).await;
+                let (sent, other) = hedge::send(&state, &asked, &dispatch, &mut ticket).await;
+                if let Some(other) = other {
+                    Way {
+                        ticket,
+                        verdicts,
+                        dispatch,
+                    } = *other;
+                    id = ticket.id;
+                }
                 match sent {
                     Sent::Answered(answer) if cascade::is_gated(&asked, &dispatch) => {
-                        match cascade::hold(&asked, dispatch.clone(), answer).await {
+                        match Box::pin(cascade::hold(&asked, dispatch.clone(), answer)).await {
                             Taken::Held(answer) => {
                                 let judged = answer.judged(id);
                                 held = Some(answer);
@@ -393,7 +405,7 @@ fn engine_headers(asked: &Asked) -> HeaderMap {
     headers
 }
 
-async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &mut Ticket) -> Sent {
+pub(crate) async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &mut Ticket) -> Sent {
     let Some(engine) = state.engines.get(dispatch.instance) else {
         // Its endpoint is unusable: said when it was declared.
         return Sent::Elsewhere(Failure::Unreached);
@@ -423,14 +435,17 @@ async fn send(state: &Arc<State>, asked: &Asked, dispatch: &Dispatch, ticket: &m
     *request.headers_mut() = engine_headers(asked);
     match engine.client.send(request).await {
         Ok(response) if task::may_be_lacking(response.status()) => {
-            task::judge(engine, asked.head.endpoint, response).await
+            Box::pin(task::judge(engine, asked.head.endpoint, response)).await
         }
         Ok(response) => match verdict_on(response.status()) {
             Some(failure) => {
                 tracing::warn!(instance = engine.name, status = %response.status(), "the engine failed a request");
                 Sent::Elsewhere(failure)
             }
-            None => receive(engine, response).await,
+            None => match receive(engine, response).await {
+                Sent::Answered(answer) if asked.head.endpoint == Endpoint::Responses => responses::begun(answer).await,
+                sent => sent,
+            },
         },
         Err(problem) => not_sent(&engine, &problem),
     }

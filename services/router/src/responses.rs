@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use equipoise_backend::{BoxBody, full_body};
 use equipoise_openai::{ErrorResponse, SseParser, response_id};
+use equipoise_scheduler::Failure;
 use equipoise_types::InstanceId;
 use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt as _, Limited};
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::access::Caller;
 use crate::engines::Engine;
-use crate::proxy::Content;
+use crate::proxy::{Answer, Content, Sent};
 use crate::relay::{ClientResponse, error};
 use crate::server::State;
 
@@ -25,6 +26,9 @@ pub(crate) const RESPONSES: &str = "/v1/responses/";
 const MOST: usize = 16_384;
 /// An id that is longer than any engine's is not kept.
 const LONGEST_ID: usize = 128;
+/// A first event that is longer, or slower once it has begun, is passed on unread.
+const LONGEST_FIRST_EVENT: usize = 256 << 10;
+const FIRST_EVENT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 /// Nothing that is sent to a response has a body of any size.
 const MAX_BODY_BYTES: usize = 64 << 10;
 const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -97,6 +101,35 @@ impl Responses {
             self.note(id, place);
         }
     }
+}
+
+/// Takes in so much of a stream that its first event, which names the response, is there in full. Nothing has been shown
+/// yet: a stream that breaks off in it goes elsewhere.
+pub(crate) async fn begun(answer: Answer) -> Sent {
+    let Content::Stream(first, mut rest) = answer.content else {
+        return Sent::Answered(answer);
+    };
+    let mut begin = BytesMut::from(first);
+    while !has_event(&begin) && begin.len() < LONGEST_FIRST_EVENT {
+        match tokio::time::timeout(FIRST_EVENT_TIMEOUT, rest.frame()).await {
+            Ok(Some(Ok(frame))) => begin.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            Ok(None) => break,
+            Ok(Some(Err(_))) | Err(_) => {
+                tracing::warn!(instance = answer.engine.name, "a response broke off in its first event");
+                return Sent::Elsewhere(Failure::Unreached);
+            }
+        }
+    }
+    Sent::Answered(Answer {
+        content: Content::Stream(begin.freeze(), rest),
+        ..answer
+    })
+}
+
+/// Whether the blank line after an event is there.
+fn has_event(bytes: &[u8]) -> bool {
+    let ends = |end: &[u8]| bytes.windows(end.len()).any(|window| window == end);
+    ends(b"\n\n") || ends(b"\r\n\r\n")
 }
 
 /// What to say of a response that is not known here.
@@ -208,6 +241,12 @@ mod tests {
         assert_eq!(responses.find("resp_2", Some("acme")), Some(place(2, Some("acme"))));
         assert_eq!(responses.find("resp_2", None), None);
         assert_eq!(responses.find("resp_2", Some("other")), None);
+    }
+
+    #[test]
+    fn an_event_ends_with_a_blank_line() {
+        assert!(!has_event(b"data: {\"a\":1}\n"));
+        assert!(has_event(b"data: 1\n\nda") && has_event(b"data: 1\r\n\r\n"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use equipoise_proto::v1::route_service_server::RouteService;
 use equipoise_scheduler::Failure;
 use tonic::{Request, Response, Status};
 
+use crate::journal::Door;
 use crate::pick::{self, Pick, Undecided, Unpicked};
 use crate::server::State;
 pub(crate) use open::OpenPicks;
@@ -148,7 +149,14 @@ impl RouteService for Route {
         // Before anything is taken from a tenant's limits.
         self.open.has_room()?;
         let key = key.and_then(|key| http::HeaderValue::from_bytes(key.as_encoded_bytes()).ok());
-        let wanted = wanted::request(&self.state, key, asked).map_err(|problem| status(&problem))?;
+        let wanted = wanted::request(&self.state, key, asked).map_err(|problem| {
+            // Whoever calls has no headers of a client to show.
+            let headers = Some(http::HeaderMap::new());
+            self.state
+                .journal
+                .rejected(&self.state, Door::Route, headers, "", &problem);
+            status(&problem)
+        })?;
         let undecided = pick::ask(
             &self.state,
             wanted.request,

@@ -59,10 +59,10 @@ async fn answer_to(state: Arc<State>, caller: &Caller, request: http::Request<In
         return proxy::complete(state, caller, endpoint, request).await;
     }
     if path.starts_with(RESPONSES) {
-        return responses::pass(&state, caller, request).await;
+        return Box::pin(responses::pass(&state, caller, request)).await;
     }
     match path {
-        FEEDBACK => feedback::post(&state, request.into_body()).await,
+        FEEDBACK => Box::pin(feedback::post(&state, request.into_body())).await,
         "/v1/models" => server::models(&state, caller),
         "/version" => version(),
         _ => match (path.strip_prefix(DECISIONS), path.strip_prefix(MODELS)) {

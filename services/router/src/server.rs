@@ -32,6 +32,7 @@ use crate::engines::{Engine, Engines};
 use crate::forecast::{Forecaster, PredictorError};
 use crate::grpc;
 use crate::head::{MOST_HEAD_BYTES, MOST_HEADERS};
+use crate::hedge::Hedging;
 use crate::journal::Journal;
 use crate::live::LiveSettings;
 use crate::pii::{Pii, PiiError};
@@ -45,6 +46,8 @@ use crate::tls::{Certificates, TlsError};
 /// How often an HTTP/2 client is asked whether it is still there, and how long it may take to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
+/// How long streams that are cut off have for saying so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Requests at a time on one HTTP/2 connection: a gateway in front may have one for all of its clients.
 const MOST_H2_STREAMS: u32 = 1000;
 /// Longer explanations are not sent as a header: many clients refuse heads above 16 KiB.
@@ -74,6 +77,7 @@ pub(crate) struct State {
     pub(crate) responses: Responses,
     pub(crate) prefix: PrefixSettings,
     pub(crate) forecaster: Forecaster,
+    pub(crate) hedging: Hedging,
     access: RwLock<Arc<Access>>,
     pub(crate) pii: Option<Pii>,
     pub(crate) public_metrics: bool,
@@ -342,7 +346,9 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         None => None,
     };
     let pii = config.pii.as_ref().map(Pii::new).transpose()?;
-    let tls = config.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
+    let load = |settings: &Option<_>| settings.as_ref().map(Certificates::load).transpose();
+    let tls = load(&config.tls)?.map(Arc::new);
+    let grpc_tls = load(&config.grpc_tls)?.map(Arc::new);
     let forecaster = Forecaster::new(&config.predictor)?;
     let access_log = config.access_log.as_ref().map(AccessLog::open).transpose();
     let access_log = access_log.map_err(StartError::AccessLog)?;
@@ -360,7 +366,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         decision_prefix: format!("{}-{:06x}-", config.name, process & 0xff_ffff),
         connected: AtomicBool::new(false),
         driver,
-        engines: Engines::default(),
+        engines: Engines::new(config.engine_tls.clone()),
         activity: ActivityLog::default(),
         metrics,
         gateway,
@@ -370,6 +376,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         responses: Responses::default(),
         prefix: config.scheduler.prefix,
         forecaster,
+        hedging: Hedging::new(config.scheduler.hedge),
         access: RwLock::new(Arc::new(Access::new(&config.scheduler.tenants))),
         pii,
         public_metrics: config.public_metrics,
@@ -378,7 +385,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
         registry,
         started_unix_s: since_unix.as_secs(),
     });
-    let channel = control::channel(&config.control)?;
+    let channel = control::channel(&config.control, config.control_tls.clone())?;
     let clock = Arc::clone(&state);
     let mut tasks = vec![
         tokio::spawn(async move { clock.driver.keep_time().await }),
@@ -388,7 +395,10 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
     tasks.extend(exporter.map(|exporter| tokio::spawn(exporter.run(Arc::clone(&state)))));
     let (stop, stopping) = watch::channel(false);
     let grpc_addr = grpc.as_ref().map(|(_, addr)| *addr);
-    let grpc = grpc.map(|(listener, _)| tokio::spawn(grpc::serve(listener, Arc::clone(&state), stopping.clone())));
+    let grpc = grpc.map(|(listener, _)| {
+        let (state, stopping) = (Arc::clone(&state), stopping.clone());
+        tokio::spawn(grpc::serve(listener, grpc_tls.clone(), state, stopping))
+    });
     let drain_timeout = config.drain_timeout;
     let door = |side, tls| {
         Arc::new(Door {
@@ -398,7 +408,7 @@ pub async fn start(config: RouterConfig) -> Result<RunningRouter, StartError> {
             tls,
         })
     };
-    if let Some(certificates) = &tls {
+    for certificates in tls.iter().chain(&grpc_tls) {
         tasks.push(tokio::spawn(Arc::clone(certificates).follow()));
     }
     let admin_addr = admin.as_ref().map(|(_, addr)| *addr);
@@ -443,8 +453,14 @@ async fn accept(listener: TcpListener, door: Arc<Door>, mut stopping: watch::Rec
         tokio::spawn(Arc::clone(&door).serve(socket, graceful.watcher()));
     }
     drop(listener);
-    if tokio::time::timeout(drain_timeout, graceful.shutdown()).await.is_err() {
-        tracing::warn!("answers still ran after {drain_timeout:?} and were cut off");
+    let mut ended = std::pin::pin!(graceful.shutdown());
+    if tokio::time::timeout(drain_timeout, &mut ended).await.is_err() {
+        tracing::warn!("answers still ran after {drain_timeout:?} and are cut off");
+        if door.side == Side::Public {
+            door.state.activity.cut_all();
+        }
+        // Whoever reads hears why; the others have had their time.
+        drop(tokio::time::timeout(LAST_WORDS, ended).await);
     }
 }
 

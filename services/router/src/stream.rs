@@ -1,6 +1,7 @@
-//! Relaying a stream: frames pass as they come, and what they say of tokens goes to the ledger.
+//! Relaying a stream: frames pass as they come, and what they say of tokens goes to the ledger. Those that are there at the same
+//! time go on together: a write for each would cost more than all else that is done for them.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -21,6 +22,14 @@ const TOKENS_PER_EVENT: u32 = 16;
 const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 /// An engine that has begun to stream and sends nothing for so long has hung.
 const ENGINE_STALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// Where a chunk follows the one before so soon, others get their turn once before it goes on: by then there may be more of it.
+/// No stream of single tokens is so fast.
+const BURST: Duration = Duration::from_millis(1);
+/// What has come goes on when it is so long.
+const MOST_HELD: usize = 16 << 10;
+
+/// Why a stream ends that would have gone on.
+const STOPPING: &str = "the router stops, and its time to drain is over";
 
 /// The body of a streamed answer. Dropping it closes the engine's connection, which cancels the work there.
 pub(crate) struct RelayBody {
@@ -36,6 +45,13 @@ pub(crate) struct RelayBody {
     unsent_tokens: u32,
     told_at: Timestamp,
     over: bool,
+    held: Held,
+    /// When the engine last sent something.
+    heard_at: Timestamp,
+    /// The last chunk came right after the one before.
+    hurries: bool,
+    /// Others had their turn since something went to the client.
+    gave_way: bool,
     /// Runs out when the engine sends nothing for too long.
     stall: Pin<Box<Sleep>>,
 }
@@ -48,6 +64,39 @@ struct Seen {
     finish: bool,
     error: bool,
     usage: Option<Usage>,
+}
+
+/// What goes to the client next. One piece is not copied.
+#[derive(Default)]
+struct Held {
+    first: Bytes,
+    joined: BytesMut,
+}
+
+impl Held {
+    fn len(&self) -> usize {
+        self.first.len() + self.joined.len()
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        if self.len() == 0 {
+            self.first = bytes;
+            return;
+        }
+        if self.joined.is_empty() {
+            self.joined.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.joined.extend_from_slice(&bytes);
+    }
+
+    fn take(&mut self) -> Option<Bytes> {
+        let bytes = if self.joined.is_empty() {
+            std::mem::take(&mut self.first)
+        } else {
+            self.joined.split().freeze()
+        };
+        (!bytes.is_empty()).then_some(bytes)
+    }
 }
 
 impl RelayBody {
@@ -70,6 +119,11 @@ impl RelayBody {
             unsent_tokens: 0,
             told_at: now,
             over: false,
+            held: Held::default(),
+            heard_at: now,
+            hurries: false,
+            // The first token waits for nobody.
+            gave_way: true,
             stall: Box::pin(tokio::time::sleep(ENGINE_STALL_TIMEOUT)),
         }
     }
@@ -142,9 +196,8 @@ impl RelayBody {
             more -= 1;
         }
         self.unsent_tokens += more;
-        let now = self.ticket.state.driver.now();
-        if self.unsent_tokens >= TOKENS_PER_EVENT || now.since(self.told_at) >= EVENT_INTERVAL {
-            self.told_at = now;
+        if self.unsent_tokens >= TOKENS_PER_EVENT || self.heard_at.since(self.told_at) >= EVENT_INTERVAL {
+            self.told_at = self.heard_at;
             self.tell();
         }
     }
@@ -162,9 +215,13 @@ impl RelayBody {
     /// The engine's stream ended, well or badly; answers what is still to be said to the client.
     fn close(&mut self, problem: Option<&str>) -> Option<Bytes> {
         self.over = true;
-        self.tell();
         let complete = (self.seen.done || self.seen.finish) && !self.seen.error;
-        if problem.is_none() && complete {
+        let complete = complete && problem.is_none();
+        // The engine's own count at the end says more than the last few tokens would.
+        if !complete || self.seen.usage.is_none() {
+            self.tell();
+        }
+        if complete {
             self.ticket.finish(self.seen.usage);
             return None;
         }
@@ -178,10 +235,72 @@ impl RelayBody {
             "a stream broke off: {}",
             problem.unwrap_or("it ended early")
         );
-        let body = ErrorResponse::upstream_failed("The engine's stream broke off.")
-            .body
-            .to_json();
+        let said = if problem == Some(STOPPING) {
+            ErrorResponse::unavailable("The router is shutting down and cannot wait for the rest of the stream.")
+        } else {
+            ErrorResponse::upstream_failed("The engine's stream broke off.")
+        };
+        let body = said.body.to_json();
         Some(Bytes::from([b"data: ", body.as_slice(), b"\n\n"].concat()))
+    }
+}
+
+impl RelayBody {
+    /// What the engine sends next; the chunk that was waited for before the head went out is the first.
+    fn poll_engine(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        Pin::new(&mut self.upstream).poll_frame(cx)
+    }
+
+    /// Takes in what the engine has sent, its end included.
+    fn receive(&mut self, next: Option<Result<Frame<Bytes>, hyper::Error>>) {
+        let now = self.ticket.state.driver.now();
+        self.hurries = now.since(self.heard_at) < BURST;
+        self.heard_at = now;
+        match next {
+            Some(Ok(frame)) => {
+                // Trailers say nothing to an OpenAI client.
+                if let Ok(chunk) = frame.into_data() {
+                    let forwarded = self.take(&chunk);
+                    self.held.push(forwarded);
+                }
+            }
+            Some(Err(error)) => self.end(Some(&error.to_string())),
+            None => {
+                self.held.push(Bytes::copy_from_slice(self.parser.rest()));
+                self.end(None);
+            }
+        }
+    }
+
+    fn end(&mut self, problem: Option<&str>) {
+        if let Some(last) = self.close(problem) {
+            self.held.push(last);
+        }
+    }
+
+    /// Whether what is held waits for others to have their turn, after which this is asked again.
+    fn gives_way(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.hurries || std::mem::replace(&mut self.gave_way, true) {
+            return false;
+        }
+        // Woken again when what else is ready has run and sockets were looked at.
+        pin!(tokio::task::yield_now()).poll(cx).is_pending()
+    }
+
+    /// Ready when the engine has sent nothing for too long. The timer is not set anew with every chunk: it looks how long ago the
+    /// last one came when it runs out.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.stall.as_mut().poll(cx));
+            let silent = self.ticket.state.driver.now().since(self.heard_at);
+            let Some(rest) = ENGINE_STALL_TIMEOUT.checked_sub(silent).filter(|rest| !rest.is_zero()) else {
+                return Poll::Ready(());
+            };
+            self.stall.as_mut().reset(Instant::now() + rest);
+        }
     }
 }
 
@@ -191,47 +310,44 @@ impl Body for RelayBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        loop {
-            if this.over {
-                return Poll::Ready(None);
-            }
-            let next = match this.first.take() {
-                Some(first) => Some(Ok(Frame::data(first))),
-                None => match Pin::new(&mut this.upstream).poll_frame(cx) {
-                    Poll::Ready(next) => {
-                        this.stall.as_mut().reset(Instant::now() + ENGINE_STALL_TIMEOUT);
-                        next
+        while !this.over && this.held.len() < MOST_HELD {
+            match this.poll_engine(cx) {
+                Poll::Ready(next) => this.receive(next),
+                Poll::Pending if this.held.len() == 0 => {
+                    if this.running.as_ref().is_some_and(|running| running.is_cut(cx)) {
+                        this.end(Some(STOPPING));
+                        continue;
                     }
-                    Poll::Pending => {
-                        ready!(this.stall.as_mut().poll(cx));
-                        let last = this.close(Some("the engine sent nothing for two minutes"));
-                        return Poll::Ready(last.map(|bytes| Ok(Frame::data(bytes))));
-                    }
-                },
-            };
-            match next {
-                Some(Ok(frame)) => {
-                    // Trailers say nothing to an OpenAI client.
-                    let Ok(chunk) = frame.into_data() else { continue };
-                    let forwarded = this.take(&chunk);
-                    if !forwarded.is_empty() {
-                        return Poll::Ready(Some(Ok(Frame::data(forwarded))));
-                    }
+                    ready!(this.poll_stall(cx));
+                    this.end(Some("the engine sent nothing for two minutes"));
                 }
-                Some(Err(error)) => {
-                    let last = this.close(Some(&error.to_string()));
-                    return Poll::Ready(last.map(|bytes| Ok(Frame::data(bytes))));
-                }
-                None => {
-                    let rest = Bytes::copy_from_slice(this.parser.rest());
-                    let last = this.close(None);
-                    let bytes = match last {
-                        Some(last) => Bytes::from([&rest[..], &last[..]].concat()),
-                        None => rest,
-                    };
-                    return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
-                }
+                Poll::Pending if this.gives_way(cx) => return Poll::Pending,
+                Poll::Pending => break,
             }
         }
+        this.gave_way = false;
+        Poll::Ready(this.held.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_keeps_its_order_and_one_piece_is_not_copied() {
+        let mut held = Held::default();
+        assert_eq!((held.len(), held.take()), (0, None));
+        let one = Bytes::from_static(b"data: 1\n\n");
+        held.push(one.clone());
+        let taken = held.take().expect("one piece");
+        assert_eq!(taken.as_ptr(), one.as_ptr());
+        for part in ["a", "", "bc", "d"] {
+            held.push(Bytes::from_static(part.as_bytes()));
+        }
+        assert_eq!((held.len(), held.take()), (4, Some(Bytes::from_static(b"abcd"))));
+        assert_eq!((held.len(), held.take()), (0, None));
+        held.push(one.clone());
+        assert_eq!(held.take(), Some(one));
     }
 }

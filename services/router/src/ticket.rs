@@ -24,6 +24,8 @@ pub(crate) struct Ticket {
     prompt_chars: u64,
     /// What is told of it in the end, if anything.
     record: Option<Box<Record>>,
+    /// Of two that were sent for one request, not the one that is told of.
+    is_twin: bool,
     ended: bool,
 }
 
@@ -40,8 +42,24 @@ impl Ticket {
             reservation: None,
             prompt_chars,
             record,
+            is_twin: false,
             ended: false,
         }
+    }
+
+    /// For a request that is out already, and goes out a second time: what is counted of a request is counted of the other.
+    pub(crate) fn twin(state: Arc<State>, id: RequestId, prompt_chars: u64) -> Self {
+        let mut ticket = Self::new(state, id, prompt_chars, None);
+        ticket.is_twin = true;
+        ticket
+    }
+
+    /// Makes the twin the one that is told of, and this one the twin.
+    pub(crate) fn hand_over(&mut self, twin: &mut Self) {
+        twin.arrived_at = self.arrived_at;
+        twin.reservation = self.reservation.take();
+        twin.record = self.record.take();
+        (self.is_twin, twin.is_twin) = (true, false);
     }
 
     /// The first answer token came.
@@ -91,7 +109,9 @@ impl Ticket {
         self.settle(outcome, usage);
         self.state.close(self.id, usage, outcome != Outcome::Answered);
         self.state.driver.close_mailbox(self.id);
-        self.state.metrics.count_request(&self.model, outcome);
+        if !self.is_twin {
+            self.state.metrics.count_request(&self.model, outcome);
+        }
         if let Some(record) = self.record.take() {
             let closing = Closing {
                 arrived_at: self.arrived_at,

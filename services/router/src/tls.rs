@@ -1,4 +1,4 @@
-//! TLS for the public listener: certificates from files, client certificates where asked for, and both taken over again when
+//! TLS for a listener: certificates from files, client certificates where asked for, and both taken over again when
 //! the files change. A file that is bad then changes nothing: what was read before stays.
 
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// How often the files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest handshake.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Certificates that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use equipoise_config::TlsSettings;
+use equipoise_proto::v1::feedback_service_client::FeedbackServiceClient;
 use equipoise_router::{PredictorSource, RouterConfig, RunningRouter, StartError, start};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
@@ -13,6 +15,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -60,15 +63,24 @@ impl Files {
     }
 }
 
-async fn router(files: &Files, client_ca: Option<&Authority>) -> Result<RunningRouter, StartError> {
-    let any = "127.0.0.1:0".parse().expect("an address");
-    let mut config = RouterConfig::new("router-a", any, "http://127.0.0.1:9");
-    config.predictor = PredictorSource::Off;
-    config.tls = Some(equipoise_config::TlsSettings {
+fn settings(files: &Files, client_ca: Option<&Authority>) -> TlsSettings {
+    TlsSettings {
         cert: files.path("cert.pem"),
         key: files.path("key.pem"),
         client_ca: client_ca.map(|authority| files.write("clients.pem", &authority.pem())),
-    });
+    }
+}
+
+fn plain() -> RouterConfig {
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let mut config = RouterConfig::new("router-a", any, "http://127.0.0.1:9");
+    config.predictor = PredictorSource::Off;
+    config
+}
+
+async fn router(files: &Files, client_ca: Option<&Authority>) -> Result<RunningRouter, StartError> {
+    let mut config = plain();
+    config.tls = Some(settings(files, client_ca));
     start(config).await
 }
 
@@ -149,4 +161,50 @@ async fn what_cannot_be_served_is_said_at_the_start() {
     let error = router(&files, None).await.expect_err("not the certificate's key");
     assert!(matches!(error, StartError::Tls(_)), "{error}");
     assert!(error.to_string().contains("cert.pem"), "{error}");
+}
+
+/// What a gateway is told that gives feedback on nothing, or why it is told nothing.
+async fn call(router: &RunningRouter, trusted: &Authority, own: Option<&Issued>) -> Result<tonic::Code, String> {
+    let mut tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(trusted.pem()))
+        .domain_name("router.example");
+    if let Some(own) = own {
+        tls = tls.identity(Identity::from_pem(&own.cert, &own.key));
+    }
+    let url = format!("https://{}", router.grpc_addr().expect("listens"));
+    let endpoint = Endpoint::from_shared(url)
+        .expect("a URL")
+        .tls_config(tls)
+        .expect("sound");
+    let channel = endpoint.connect().await.map_err(|error| error.to_string())?;
+    let mut client = FeedbackServiceClient::new(channel);
+    let asked = client.give(equipoise_proto::v1::GiveFeedbackRequest::default());
+    let status = asked.await.expect_err("it names no decision");
+    match status.code() {
+        tonic::Code::Unavailable | tonic::Code::Unknown => Err(status.to_string()),
+        code => Ok(code),
+    }
+}
+
+#[tokio::test]
+async fn gateways_with_the_right_certificates_are_let_in() {
+    let (servers, gateways) = (Authority::new("servers"), Authority::new("gateways"));
+    let files = Files(tempfile::tempdir().expect("a folder"));
+    issue_for_router(&files, &servers);
+    let mut config = plain();
+    config.grpc_listen = Some(config.listen);
+    config.grpc_tls = Some(settings(&files, Some(&gateways)));
+    let router = start(config).await.expect("sound");
+    let known = gateways.issue("gateway.example");
+    assert_eq!(
+        call(&router, &servers, Some(&known)).await.expect("let in"),
+        tonic::Code::InvalidArgument
+    );
+    call(&router, &servers, None).await.expect_err("shows nothing");
+    let unknown = servers.issue("gateway.example");
+    call(&router, &servers, Some(&unknown)).await.expect_err("of others");
+    call(&router, &gateways, Some(&known))
+        .await
+        .expect_err("the gateway trusts others");
+    router.shutdown().await;
 }

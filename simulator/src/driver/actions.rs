@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use equipoise_engine::{EngineEvent, EngineRequest};
-use equipoise_scheduler::{Action, Dispatch, Event, Failure, TokenUsage};
+use equipoise_scheduler::{Action, Dispatch, Event, Failure, Sight, TokenUsage};
 use equipoise_trace::{MOONCAKE_BLOCK_TOKENS, TraceError, WorkloadRecord};
 use equipoise_types::{RequestId, Timestamp};
 
@@ -12,8 +12,22 @@ use crate::cascade;
 use crate::feed::Sink;
 use crate::happening::{Happening, ReportKind};
 use crate::instance::Progress;
-use crate::request::Place;
+use crate::request::{Place, Requests};
+use crate::routers::Routers;
 use crate::{RequestEnding, RequestSink};
+
+/// Tells the router of a request what it has heard.
+fn pass_on<S: Sink>(progress: Progress, requests: &Requests, routers: &mut Routers<S>, actions: &mut Vec<Action>) {
+    let Progress { at, request, count } = progress;
+    let Some(place) = requests.place(request) else {
+        // It has ended since, and its end told as much.
+        return;
+    };
+    let home = requests.at(place).home as usize;
+    if !routers.is_away(home) {
+        routers.give(home, at, Event::Tokens { request, count }, actions);
+    }
+}
 
 impl<W, S, R> Driver<'_, W, S, R>
 where
@@ -26,9 +40,7 @@ where
         if self.routers.is_away(router) {
             return;
         }
-        if self.may_decide(&event) {
-            self.hear(self.now);
-        }
+        self.prepare(&event);
         let mut actions = std::mem::take(&mut self.actions);
         self.routers.give(router, self.now, event, &mut actions);
         for action in actions.drain(..) {
@@ -44,6 +56,26 @@ where
             }
         }
         self.actions = actions;
+    }
+
+    /// Tells the scheduler what it may look at because of this event. One that is alone says itself what that is; a record
+    /// shows everything, whoever looks at it.
+    fn prepare(&mut self, event: &Event) {
+        if self.routers.len() > 1 || S::RECORDS || self.options.step_by_step {
+            if self.may_decide(event) {
+                self.hear(self.now);
+            }
+            return;
+        }
+        match self.routers.foresee(self.now, event) {
+            Sight::Nothing => {}
+            Sight::Everything => self.hear(self.now),
+            Sight::Of(instance) => {
+                if self.quiet_until[instance.index()] < self.now {
+                    self.hear_of(instance.index(), self.now);
+                }
+            }
+        }
     }
 
     /// Whether the scheduler may look at its ledger because of this event. It does not where a token comes, and where an
@@ -63,15 +95,24 @@ where
             return;
         }
         for instance in 0..self.instances.len() {
-            if self.quiet_until[instance] >= before {
-                continue;
+            if self.quiet_until[instance] < before {
+                self.hear_of(instance, before);
             }
-            self.advance(instance);
-            while let Some(progress) = self.instances[instance].hear(before) {
-                self.pass_on(progress);
-            }
-            self.quiet_until[instance] = self.instances[instance].quiet_until();
         }
+    }
+
+    /// The same of one instance.
+    fn hear_of(&mut self, instance: usize, before: Timestamp) {
+        self.advance(instance);
+        let Self {
+            instances,
+            requests,
+            routers,
+            actions,
+            ..
+        } = self;
+        instances[instance].hear(before, |progress| pass_on(progress, requests, routers, actions));
+        self.quiet_until[instance] = self.instances[instance].quiet_until();
     }
 
     /// Where every step is an event: the next progress, if it is heard of before `before`.
@@ -81,22 +122,8 @@ where
             return false;
         };
         self.progress.pop();
-        self.pass_on(next);
+        pass_on(next, &self.requests, &mut self.routers, &mut self.actions);
         true
-    }
-
-    fn pass_on(&mut self, progress: Progress) {
-        let Progress { at, request, count } = progress;
-        let Some(place) = self.requests.place(request) else {
-            // It has ended since, and its end told as much.
-            return;
-        };
-        let home = self.requests.at(place).home as usize;
-        if self.routers.is_away(home) {
-            return;
-        }
-        self.routers
-            .give(home, at, Event::Tokens { request, count }, &mut self.actions);
     }
 
     /// Brings an instance up to the present.
@@ -119,13 +146,10 @@ where
 
     /// Plans when an instance has to be looked at, and forgets what was planned before.
     pub(crate) fn plan_wake(&mut self, instance: usize) {
-        let site = &mut self.instances[instance];
+        let site = &self.instances[instance];
         self.quiet_until[instance] = site.quiet_until();
         let Some(at) = site.wakes_at() else { return };
-        site.wake = site.wake.wrapping_add(1);
-        let wake = site.wake;
-        let instance = u32::try_from(instance).unwrap_or(u32::MAX);
-        self.plan(at, Happening::Wake { instance, wake });
+        self.agenda.wake(instance, at);
     }
 
     pub(super) fn wake(&mut self, instance: u32) {
@@ -249,7 +273,7 @@ where
             output_tokens,
             cached_tokens,
         };
-        if site.interrupt(&mut self.requests) {
+        if site.interrupt(self.now, &mut self.requests) {
             self.plan_wake(index);
         }
         if self.instances[index].engine.submit(asked).is_err() {

@@ -165,3 +165,33 @@ fn steps_together_are_steps_one_by_one_in_scenarios_500_to_749() {
 fn steps_together_are_steps_one_by_one_in_scenarios_750_to_999() {
     compare(3);
 }
+
+/// Who looks at loads alone decides from a roster and hears of answers when it has to; a replay looks at every instance and is
+/// told everything.
+#[test]
+fn decisions_by_load_are_those_of_who_looks_at_everything() {
+    for seed in 2000..2060 {
+        let mut scenario = scenario(seed);
+        let policy = ["round-robin", "random", "least-requests", "power-of-two"][seed as usize % 4];
+        scenario.options.policies = vec![policy.to_owned()];
+        scenario.options.routers.count = 1;
+        let mut log = Vec::new();
+        let Scenario {
+            fleet,
+            records,
+            options,
+        } = &scenario;
+        let recorded = simulate_recorded(fleet, records, options, &mut log, "log").expect("runs");
+        let replayed = replay(&mut EventLogReader::new(log.as_slice(), "log").expect("a log")).expect("replays");
+        assert!(
+            replayed.is_identical() && replayed.dispatches > 0,
+            "scenario {seed}: {replayed}"
+        );
+        let (result, _) = outcome(&scenario, false);
+        let result = PolicyResult {
+            sent_to: recorded.sent_to.clone(),
+            ..result
+        };
+        assert_eq!(result, recorded, "scenario {seed}");
+    }
+}

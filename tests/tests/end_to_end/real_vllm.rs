@@ -36,6 +36,9 @@ impl Vllm {
             "2048",
             "--enforce-eager",
             "--disable-uvicorn-access-log",
+            "--enable-auto-tool-choice",
+            "--tool-call-parser",
+            "hermes",
         ]);
         command
             .env("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -158,4 +161,62 @@ async fn real_vllm_is_served_seen_and_cancelled() {
         generated < Some(wanted),
         "cut off, not answered to the end: {generated:?}"
     );
+}
+
+/// OpenAI's client and vLLM's own load generator, both of the same installation, see no difference to vLLM itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_vllm_answers_its_clients_through_the_router() {
+    let Some(folder) = installation() else { return };
+    let (tiny, small) = (Vllm::start(&folder, "tiny"), Vllm::start(&folder, "small"));
+    tokio::join!(tiny.ready(), small.ready());
+    let fleet = fleet_of(&tiny, &small);
+    let up = Up::start(&["--fleet", fleet.path()]).await;
+    let base = up.router.base().to_owned();
+
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/openai_client.py");
+    let said = succeeds(
+        Command::new(folder.join("venv/bin/python"))
+            .arg(script)
+            .args([&format!("{base}/v1"), "tiny"]),
+    );
+    assert!(said.contains("cases hold"), "{said}");
+    crate::eventually("vLLM drops what nobody waits for", || async {
+        (tiny.running().await == 0.0).then_some(())
+    })
+    .await;
+
+    let said = succeeds(
+        Command::new(folder.join("venv/bin/vllm"))
+            .args(["bench", "serve", "--backend", "openai-chat", "--endpoint", CHAT])
+            .args(["--base-url", &base, "--model", "tiny", "--tokenizer"])
+            .arg(folder.join("tiny"))
+            .args([
+                "--dataset-name",
+                "random",
+                "--random-input-len",
+                "32",
+                "--random-output-len",
+                "16",
+            ])
+            .args(["--num-prompts", "64", "--max-concurrency", "16"])
+            .env("HF_HUB_OFFLINE", "1"),
+    );
+    let count = |name: &str| {
+        let line = said.lines().find(|line| line.starts_with(name));
+        let number = line.and_then(|line| line.split_whitespace().last()?.parse::<u32>().ok());
+        number.unwrap_or_else(|| panic!("no `{name}` in {said}"))
+    };
+    assert_eq!((count("Successful requests:"), count("Failed requests:")), (64, 0));
+    eprintln!("{said}");
+    assert_eq!(up.router.metric("equipoise_router_in_flight", "").await, Some(0.0));
+    assert_eq!(up.router.metric("equipoise_router_breaker", "").await, Some(0.0));
+}
+
+/// Runs a program to its end, and gives what it printed.
+fn succeeds(command: &mut Command) -> String {
+    let output = command.output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}\n{said}\n{complained}");
+    said
 }

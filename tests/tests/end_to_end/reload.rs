@@ -71,6 +71,8 @@ async fn a_file_that_changes_under_load_costs_no_request() {
         (refused().await >= Some(1.0)).then_some(())
     })
     .await;
+    let state = up.router.admin().get("/debug/state").await.json();
+    assert_eq!(state["policy"], "equipoise", "the old settings hold");
     load.more(20).await;
     let applied = up
         .router

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use crate::client::{CHAT, Client, complete_tokens, streamed_chat};
-use crate::cluster::{ControlPlane, Engines, agent, available, router_with, settled};
+use crate::cluster::{ControlPlane, Engines, FleetFile, agent, available, router_under, router_with, settled};
 use crate::eventually;
 use crate::process::Process;
 
@@ -256,4 +256,29 @@ async fn a_router_that_drains_takes_no_new_work() {
     events.extend(running.rest().await.expect("it is not cut off"));
     assert_eq!(complete_tokens(&events), Some(60));
     assert!(fleet.router.ended().await.success());
+}
+
+/// A stream that never ends is cut off when the time to drain is over, and its client hears why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_end_is_cut_off_at_the_deadline() {
+    let settings = FleetFile::new("[router]\ndrain_timeout_s = 1\n");
+    let (engines, plane) = tokio::join!(Engines::start(HEAD, POOL, 1), ControlPlane::start("embedded"));
+    let (_agent, (mut router, client)) = tokio::join!(
+        agent(&plane.url, "node-a", &engines.real),
+        router_under(&plane.url, "router-a", &settings)
+    );
+    settled(&plane.url, 1, "router-a").await;
+    available(&client, 1).await;
+    let mut running = client.stream(CHAT, &[], &streamed_chat(MODEL, 100_000)).await;
+    running.next().await.expect("flows").expect("has begun");
+    router.terminate();
+    let events = running.rest().await.expect("it ends in good order");
+    let last = events.last().expect("a last word");
+    assert!(last.contains("shutting down") && last.contains("error"), "{last}");
+    assert!(router.ended().await.success());
+    let engine = engines.client(0);
+    eventually("the engine has nothing to do", || async {
+        (engine.metric("vllm:num_requests_running", "").await == Some(0.0)).then_some(())
+    })
+    .await;
 }

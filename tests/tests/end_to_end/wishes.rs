@@ -47,19 +47,46 @@ async fn a_wish_that_nobody_can_grant_is_refused_with_its_reason() {
     assert_eq!(refused, Some(2.0));
 }
 
-/// A floor between two models' qualities (0.584 and 0.647): only the better one is left.
+/// A floor between what the two best models are forecast for the prompt: only the best is left.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quality_floor_and_weights_pick_the_model() {
     let up = Up::start(&[]).await;
-    let model = |header: &'static str, value: &'static str| {
-        let router = up.router.clone();
-        async move {
-            let answer = router.chat("auto", 1, &[(header, value)]).await;
-            assert_eq!(answer.status, 200, "{header}: {}", answer.text());
-            answer.header("x-equipoise-model").to_owned()
-        }
+    let decided = async |header: &str, value: &str| {
+        let answer = up.router.chat("auto", 1, &[(header, value)]).await;
+        assert_eq!(answer.status, 200, "{header}: {}", answer.text());
+        answer
     };
-    assert_eq!(model("x-equipoise-quality-min", "0.6").await, "gemma-2-27b");
-    assert_eq!(model("x-equipoise-weights", "quality=1").await, "gemma-2-27b");
-    assert_eq!(model("x-equipoise-weights", "cost=1").await, "gemma-2-2b");
+    let cheapest = decided("x-equipoise-weights", "cost=1").await;
+    assert_eq!(cheapest.header("x-equipoise-model"), "gemma-2-2b");
+
+    let decision = cheapest.header("x-equipoise-decision-id");
+    let explained = up.router.get(&format!("/v1/decisions/{decision}")).await.json();
+    let mut forecasts: Vec<(f64, &str)> = explained["candidates"]
+        .as_array()
+        .expect("candidates")
+        .iter()
+        .map(|candidate| {
+            (
+                candidate["quality"].as_f64().expect("a figure"),
+                candidate["model"].as_str().expect("a name"),
+            )
+        })
+        .collect();
+    forecasts.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    forecasts.dedup();
+    let [(best, model), (second, _), ..] = forecasts[..] else {
+        panic!("several models: {forecasts:?}")
+    };
+    assert!(best > second + 0.001, "{forecasts:?}");
+    let floor = format!("{:.4}", f64::midpoint(best, second));
+    for (header, value) in [
+        ("x-equipoise-quality-min", floor.as_str()),
+        ("x-equipoise-weights", "quality=1"),
+    ] {
+        assert_eq!(
+            decided(header, value).await.header("x-equipoise-model"),
+            model,
+            "{header}: {forecasts:?}"
+        );
+    }
 }

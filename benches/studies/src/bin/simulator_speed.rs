@@ -59,7 +59,7 @@ const fn azure(name: &'static str, policy: &'static str, instances: u32, rate_pe
 
 /// The small rows are those of published simulators: 12 A30 with a 7B model at 12 requests/s (Vidur's, aisimulate's), and 100
 /// at 100 requests/s.
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     azure("round-robin-12", "round-robin", 12, 12.0, 300_000),
     azure("round-robin-100", "round-robin", 100, 100.0, 100_000),
     azure("least-requests-12", "least-requests", 12, 12.0, 1_000_000),
@@ -75,7 +75,14 @@ const ROWS: [Row; 9] = [
         serve_gen: true,
         ..azure("servegen-day", "power-of-two", 1000, 1000.0, 86_400_000)
     },
+    Row {
+        serve_gen: true,
+        ..azure("servegen-equipoise", "equipoise", 1000, 1000.0, 3_600_000)
+    },
 ];
+
+/// Rows that take long: only who asks for one gets it.
+const LONG: [&str; 2] = ["servegen-day", "servegen-equipoise"];
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
@@ -99,9 +106,8 @@ fn main() -> anyhow::Result<()> {
     );
     say("| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |");
     for row in &ROWS {
-        // The day takes long: only who asks for it gets it.
-        let wanted =
-            options.rows.iter().any(|name| name == row.name) || (options.rows.is_empty() && row.name != "servegen-day");
+        let asked = options.rows.iter().any(|name| name == row.name);
+        let wanted = asked || (options.rows.is_empty() && !LONG.contains(&row.name));
         if wanted {
             let mut command = Command::new(std::env::current_exe()?);
             command.args(["--here", row.name, "--data"]).arg(&options.data);

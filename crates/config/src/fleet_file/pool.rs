@@ -222,10 +222,11 @@ fn places(source: &Source<'_>, pool: &PoolTable) -> Result<Vec<Option<String>>, 
 
 fn checked_endpoint(source: &Source<'_>, endpoint: &Spanned<String>) -> Result<String, ConfigError> {
     let text = trimmed(endpoint.get_ref());
-    let host = text.strip_prefix("http://").unwrap_or_default();
+    let host = text.strip_prefix("http://").or(text.strip_prefix("https://"));
+    let host = host.unwrap_or_default();
     if host.is_empty() || host.starts_with(['/', ':', '?', '#']) || host.contains(char::is_whitespace) {
         let problem =
-            format!("the endpoint `{text}` is no URL like `http://10.0.0.1:8000`; only http:// is spoken to engines");
+            format!("the endpoint `{text}` is no URL like `http://10.0.0.1:8000` or `https://engine.example`");
         return Err(source.invalid(endpoint.span(), problem));
     }
     Ok(text.to_owned())

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::services::{AgentSection, ControlPlaneSection, RouterSection, TracingSection};
-use crate::{PiiSettings, TlsSettings};
+use crate::{EngineTlsSettings, PiiSettings, TlsSettings};
 
 /// A configuration file.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -23,6 +23,10 @@ pub(crate) struct FileTable {
     pub(crate) pii: Option<PiiSettings>,
     /// Certificates of a router's public listener.
     pub(crate) tls: Option<TlsSettings>,
+    /// Certificates of a router's gRPC listener.
+    pub(crate) grpc_tls: Option<TlsSettings>,
+    /// How engines with an `https://` endpoint are spoken to.
+    pub(crate) engine_tls: Option<EngineTlsSettings>,
     /// What holds for tenants, by name.
     #[schemars(with = "Option<BTreeMap<String, TenantSettings>>")]
     pub(crate) tenants: Option<Spanned<BTreeMap<String, TenantSettings>>>,

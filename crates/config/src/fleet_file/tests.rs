@@ -180,8 +180,8 @@ fn every_mistake_is_named_with_its_place_and_its_mend() {
         (pool("count = 1"), "needs `gpu`"),
         (pool("endpoints = []"), "endpoints is empty"),
         (
-            pool("endpoints = [\"https://h:1\"]"),
-            ":7:14: the endpoint `https://h:1` is no URL like",
+            pool("endpoints = [\"ftp://h:1\"]"),
+            ":7:14: the endpoint `ftp://h:1` is no URL like",
         ),
         (pool("endpoints = [\"http://\"]"), "is no URL like"),
         (

@@ -3,7 +3,7 @@
 //! While everybody in a batch decodes, nobody can come in and memory lasts, a step differs from the one before it only in
 //! that each context is one token longer. A driver that owns its time can take many such steps at once.
 
-use super::{Engine, Sequence, count};
+use super::{Engine, Sequence, Slot, count};
 use crate::deployment::Batching;
 use equipoise_types::RequestId;
 
@@ -122,6 +122,19 @@ impl Engine {
         let tokens = self.running.len() as u64 * u64::from(steps);
         self.generation_tokens_total += tokens;
         self.pending_decode_tokens -= tokens;
+    }
+
+    /// The share of KV blocks in use when so many steps of the [steady batch](Engine::steady) have ended and one more has
+    /// begun, as [`Engine::stats`] would say it then.
+    #[must_use]
+    pub fn kv_usage_after(&self, steps: u32) -> f64 {
+        let more = |slot: &Slot| {
+            let sequence = &self.slots[*slot];
+            let blocks = self.kv.blocks(sequence.computed + steps + 1);
+            blocks.saturating_sub(sequence.blocks)
+        };
+        let more: u32 = self.running.iter().map(more).sum();
+        f64::from(self.kv.used() + more) / f64::from(self.kv.total())
     }
 
     /// Requests of the running batch, in order of admission.

@@ -1,5 +1,6 @@
 //! The step of a modelled engine: matrix products by roofline, attention, all-reduce, overhead; and its power.
 
+use super::decoding::RooflineDecoding;
 use super::operators::{Operators, Routed};
 use super::speculation::Speculated;
 use super::{EnergyTerms, StepCost, StepWork};
@@ -310,6 +311,36 @@ impl Physical {
             watts,
             joules: watts * seconds,
         }
+    }
+
+    /// The steps of `seqs` sequences that only decode, where these go through the model in one pass and one token at a time, and
+    /// all of its weights are read. A mixture draws by another curve.
+    pub(super) fn decoding(&self, seqs: u32) -> Option<RooflineDecoding> {
+        let hops = self.hop_seconds != 0.0 || self.hop_seconds_per_token != 0.0;
+        if self.stages != 1 || hops || self.speculated.is_some() || self.routed.is_some() {
+            return None;
+        }
+        let work = StepWork {
+            decode_seqs: seqs,
+            ..StepWork::default()
+        };
+        let power = self.gpu.power;
+        let (bytes, flops) = self.traffic(Pass::of(&work), 0.0);
+        Some(RooflineDecoding {
+            seconds: self.pass_seconds(Pass::of(&work)),
+            seconds_per_kv_token: self.seconds_per_kv_token,
+            bytes,
+            bytes_per_kv_token: self.bytes_per_kv_token,
+            flops,
+            flops_per_pair: self.flops_per_pair,
+            bandwidth: self.gpu.bandwidth,
+            peak_flops: self.gpu.peak_flops,
+            gpus: self.gpus,
+            base_watts: power.base_watts(self.gpus > 1.0),
+            memory_watts: power.memory_watts,
+            compute_watts: power.compute_watts,
+            tdp_watts: self.gpu.tdp_watts,
+        })
     }
 
     /// Shares of peak bandwidth and of peak FLOP/s that the step uses.

@@ -204,6 +204,52 @@ fn an_opaque_box_takes_its_time_whatever_the_length() {
     );
 }
 
+#[test]
+fn decoding_costs_the_same_to_the_bit() {
+    let mut compared = 0;
+    for (gpu, model) in gpus()
+        .iter()
+        .flat_map(|gpu| models().iter().map(move |model| (gpu, model)))
+    {
+        for tensor_parallel in [1, 2, 4] {
+            let shape = EngineShape {
+                gpu,
+                model,
+                tensor_parallel,
+                limits: EngineLimits::default(),
+                deployment: Deployment::default(),
+            };
+            let tier = crate::measured_tier("mlenergy-v2", model, gpu, tensor_parallel);
+            let measured = tier.ok().and_then(|tier| StepModel::measured(&shape, &tier).ok());
+            for model in StepModel::new(&shape).into_iter().chain(measured) {
+                for (seqs, kv_tokens) in [
+                    (1, 0),
+                    (1, 777),
+                    (7, 12_345),
+                    (64, 50_001),
+                    (600, 900_123),
+                    (256, 9_000_000),
+                ] {
+                    let work = StepWork {
+                        decode_seqs: seqs,
+                        kv_tokens,
+                        ..StepWork::default()
+                    };
+                    assert_eq!(
+                        model.decoding(seqs).cost(kv_tokens),
+                        model.cost(&work),
+                        "{seqs} {kv_tokens}"
+                    );
+                    compared += 1;
+                }
+            }
+        }
+    }
+    assert!(compared > 500, "{compared}");
+    let opaque = StepModel::fixed(0.1, EngineLimits::default());
+    assert_eq!(opaque.decoding(3).cost(5), opaque.cost(&StepWork::default()));
+}
+
 fn works() -> impl Strategy<Value = StepWork> {
     (
         0_u32..3000,

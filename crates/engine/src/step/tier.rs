@@ -1,5 +1,6 @@
 //! The step of a measured tier: affine in the batch as fitted, with the roofline for what no row tells.
 
+use super::decoding::MeasuredDecoding;
 use super::physical::Physical;
 use super::{EnergyTerms, StepCost, StepWork};
 use crate::measured::{CONTEXT_TOKENS, MeasuredTier};
@@ -46,11 +47,8 @@ impl Tier {
         }
     }
 
-    /// Seconds and joules of decoding alone; nothing where nobody decodes.
-    fn decode(&self, seqs: u32, kv_tokens: u64) -> (f64, f64) {
-        if seqs == 0 {
-            return (0.0, 0.0);
-        }
+    /// Seconds and joules of decoding alone, at the contexts of the rows.
+    fn at_rows(&self, seqs: u32) -> (f64, f64) {
         let batch = f64::from(seqs);
         let (expert_s, expert_joules) = self.experts.map_or((0.0, 0.0), |(experts, seconds, joules)| {
             let share = experts.touched(batch) / f64::from(experts.count);
@@ -58,6 +56,28 @@ impl Tier {
         });
         let seconds = self.step_s + batch * self.step_s_per_seq + expert_s;
         let joules = self.step_joules + batch * self.step_joules_per_seq + expert_joules;
+        (seconds, joules)
+    }
+
+    /// Steps that only decode.
+    pub(super) fn decoding(&self, seqs: u32) -> MeasuredDecoding {
+        let (seconds, joules) = self.at_rows(seqs);
+        MeasuredDecoding {
+            seconds,
+            joules,
+            kv_tokens: f64::from(seqs) * CONTEXT_TOKENS,
+            seconds_per_kv_token: self.seconds_per_kv_token,
+            idle_watts: self.roofline.idle_watts.0,
+        }
+    }
+
+    /// Seconds and joules of decoding alone; nothing where nobody decodes.
+    fn decode(&self, seqs: u32, kv_tokens: u64) -> (f64, f64) {
+        if seqs == 0 {
+            return (0.0, 0.0);
+        }
+        let batch = f64::from(seqs);
+        let (seconds, joules) = self.at_rows(seqs);
         // Longer or shorter contexts than those of the rows: so much more or less of the same draw.
         let more = (kv_tokens as f64 - batch * CONTEXT_TOKENS) * self.seconds_per_kv_token;
         let stretched = (seconds + more).max(0.5 * seconds);

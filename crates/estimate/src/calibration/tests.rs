@@ -174,3 +174,35 @@ proptest! {
         prop_assert!(share >= confidence - 0.03, "{} of {}", share, confidence);
     }
 }
+
+/// A request of one joule whose answer may be long.
+fn of_length(p50: f64, p90: f64) -> Prediction {
+    let mut said = prediction(Regime::Busy, 1.0, Bounds::default());
+    said.length = crate::LengthEstimate {
+        p50,
+        p90,
+        ..crate::LengthEstimate::default()
+    };
+    said
+}
+
+#[test]
+fn what_a_request_may_draw_is_bounded_by_samples_and_length() {
+    let (mut own, tier) = (Calibration::default(), Calibration::default());
+    let now = Timestamp::from_secs_f64(100.0);
+    let bound = |own: &Calibration, said: &Prediction| own.bounds(&tier, now, said, 0.95).energy.0;
+    let plain = prediction(Regime::Busy, 1.0, Bounds::default());
+    let unmetered = bound(&own, &plain);
+    assert!(unmetered > 1.2, "nothing was metered yet: {unmetered}");
+    let mut random = RandomStream::new(4);
+    for index in 0..400 {
+        let at = Timestamp::from_secs_f64(60.0 + 0.1 * f64::from(index));
+        own.observe_draw(at, Watts(200.0 * random.log_normal(1.0, 0.1)), Watts(200.0));
+    }
+    let metered = bound(&own, &plain);
+    assert!((1.1..unmetered).contains(&metered), "{metered} after {unmetered}");
+    // z of 95 % is 1.645, of 90 % 1.282: half as long again at 90 % is a factor of 1.68 at 95 %.
+    let long = bound(&own, &of_length(100.0, 150.0));
+    assert!(long > 1.6 && long > metered, "{long}");
+    assert!(own.bounds(&tier, now, &plain, 0.99).energy.0 >= metered);
+}

@@ -1,11 +1,14 @@
 //! A matrix with a byte per entry: each row is whole steps from -127 to 127, of a size of its own.
 
+use super::widened;
 use crate::artifact::{ArtifactError, Reader, Writer};
 
 /// Numbers of a row that are multiplied at once, and a small step for what is left of it: of the ways that were timed
 /// without wide vectors the quickest, twice as quick as a plain sum.
 const WIDE: usize = 32;
 const NARROW: usize = 8;
+/// Steps of the largest weight of a sum.
+const WEIGHT_STEPS: f32 = 63.0;
 
 /// Row-major, each row filled up with zeros. What is kept on disk is the same without them, so that a loaded predictor gives
 /// the same bits as the one that was saved.
@@ -59,30 +62,19 @@ impl Quantised {
     /// The weighted sum of some rows. Weights are rounded to 63 steps of the largest (times its row's step), so that four
     /// products fit in 16 bits: several times faster than floating point on processors without wide vectors.
     pub(crate) fn weighted_sum(&self, weights: &[(u32, f32)]) -> Vec<f32> {
-        const WEIGHT_STEPS: f32 = 63.0;
-        let scaled = |&(row, weight): &(u32, f32)| weight * self.steps[row as usize];
-        let largest = weights.iter().map(|pair| scaled(pair).abs()).fold(0.0, f32::max);
+        let mut scaled: Vec<f32> = Vec::with_capacity(weights.len());
+        scaled.extend(weights.iter().map(|&(row, weight)| weight * self.steps[row as usize]));
+        let largest = scaled.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
         let mut sums = vec![0_i32; self.columns];
         if largest > 0.0 {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "at most 63 in size by the choice of step"
-            )]
-            let whole = |pair| (scaled(pair) * (WEIGHT_STEPS / largest)).round() as i16;
-            let mut rows = weights
-                .iter()
-                .map(|pair| (self.codes(pair.0 as usize), whole(pair)))
-                .filter(|row| row.1 != 0);
-            while let Some(first) = rows.next() {
-                let none = (first.0, 0);
-                let four = [
-                    first,
-                    rows.next().unwrap_or(none),
-                    rows.next().unwrap_or(none),
-                    rows.next().unwrap_or(none),
-                ];
-                add_four(&mut sums, four);
-            }
+            let mut whole = vec![0_i16; weights.len()];
+            round_all(&scaled, WEIGHT_STEPS / largest, &mut whole);
+            let mut rows: Vec<(u32, i16)> = Vec::with_capacity(weights.len() + 3);
+            let some = weights.iter().zip(&whole).filter(|(_, whole)| **whole != 0);
+            rows.extend(some.map(|(&(row, _), &whole)| (row, whole)));
+            // Filled up with rows that do not count.
+            rows.resize(rows.len().next_multiple_of(4), (0, 0));
+            add_rows(&self.codes, self.stride, &rows, &mut sums);
         }
         #[expect(clippy::cast_precision_loss, reason = "sums of a few thousand small products")]
         sums.into_iter()
@@ -96,17 +88,11 @@ impl Quantised {
         self.codes(row).iter().map(|&code| f32::from(code) * step).collect()
     }
 
-    /// The inner product of a row with a vector.
-    pub(crate) fn dot_row(&self, row: usize, vector: &Rounded) -> f32 {
-        let codes = &self.codes[row * self.stride..(row + 1) * self.stride];
-        let (wide, rest) = codes.as_chunks::<WIDE>();
-        let (wide_vector, rest_vector) = vector.codes.as_chunks::<WIDE>();
-        // Integers may be added in any order: the result is that of one plain sum.
-        let sum = sum_of_products(wide, wide_vector)
-            + sum_of_products(rest.as_chunks::<NARROW>().0, rest_vector.as_chunks::<NARROW>().0);
-        #[expect(clippy::cast_precision_loss, reason = "a sum of a few hundred products of 19 bits")]
-        let sum = sum as f32;
-        sum * self.steps[row] * vector.step
+    /// The inner products of some rows with a vector, one for each place in `products`.
+    pub(crate) fn dot_rows(&self, first: usize, vector: &Rounded, products: &mut [f32]) {
+        let last = first + products.len();
+        let codes = &self.codes[first * self.stride..last * self.stride];
+        multiply_rows(codes, &self.steps[first..last], vector, products);
     }
 
     pub(crate) fn write(&self, writer: &mut Writer) {
@@ -166,25 +152,61 @@ impl Rounded {
 }
 
 /// Over chunks of whole vectors, each summed by itself: neighbouring pairs are multiplied and added in one instruction.
+#[inline(always)]
 fn sum_of_products<const N: usize>(codes: &[[i8; N]], values: &[[i16; N]]) -> i32 {
     let mut total = 0;
     for (codes, values) in codes.iter().zip(values) {
-        let products = codes.iter().zip(values);
-        total += products
-            .map(|(&code, &value)| i32::from(code) * i32::from(value))
-            .sum::<i32>();
+        let mut sum = 0;
+        for lane in 0..N {
+            sum += i32::from(codes[lane]) * i32::from(values[lane]);
+        }
+        total += sum;
     }
     total
 }
 
-/// `sums += Σ weight · codes` over four rows; codes are bytes and weights at most 63, so no sum of four overflows.
-fn add_four(sums: &mut [i32], rows: [(&[i8], i16); 4]) {
-    let [(a, wa), (b, wb), (c, wc), (d, wd)] = rows;
-    let codes = a.iter().zip(b).zip(c.iter().zip(d));
-    for (sum, ((&a, &b), (&c, &d))) in sums.iter_mut().zip(codes) {
-        let left = (i16::from(a).wrapping_mul(wa)).wrapping_add(i16::from(b).wrapping_mul(wb));
-        let right = (i16::from(c).wrapping_mul(wc)).wrapping_add(i16::from(d).wrapping_mul(wd));
-        *sum += i32::from(left.wrapping_add(right));
+widened! {
+    /// The inner product of each row with a vector.
+    fn multiply_rows(codes: &[i8], steps: &[f32], vector: &Rounded, products: &mut [f32]) {
+        let (wide_vector, rest_vector) = vector.codes.as_chunks::<WIDE>();
+        let rows = codes.chunks_exact(vector.codes.len());
+        for ((row, step), product) in rows.zip(steps).zip(products) {
+            let (wide, rest) = row.as_chunks::<WIDE>();
+            // Integers may be added in any order: the result is that of one plain sum.
+            let sum = sum_of_products(wide, wide_vector)
+                + sum_of_products(rest.as_chunks::<NARROW>().0, rest_vector.as_chunks::<NARROW>().0);
+            #[expect(clippy::cast_precision_loss, reason = "a sum of a few hundred products of 19 bits")]
+            let sum = sum as f32;
+            *product = sum * *step * vector.step;
+        }
+    }
+}
+
+widened! {
+    /// `whole = round(values · scale)`, at most [`WEIGHT_STEPS`] in size by the choice of scale.
+    fn round_all(values: &[f32], scale: f32, whole: &mut [i16]) {
+        for (value, whole) in values.iter().zip(whole) {
+            #[expect(clippy::cast_possible_truncation, reason = "at most 63 in size")]
+            {
+                *whole = (value * scale).round() as i16;
+            }
+        }
+    }
+}
+
+widened! {
+    /// `sums += Σ weight · codes`, four rows at a time; codes are bytes and weights at most 63, so no sum of four overflows.
+    fn add_rows(codes: &[i8], stride: usize, rows: &[(u32, i16)], sums: &mut [i32]) {
+        for &[a, b, c, d] in rows.as_chunks::<4>().0 {
+            let codes_of = |row: (u32, i16)| &codes[row.0 as usize * stride..][..sums.len()];
+            let left = codes_of(a).iter().zip(codes_of(b));
+            let right = codes_of(c).iter().zip(codes_of(d));
+            for (sum, ((&of_a, &of_b), (&of_c, &of_d))) in sums.iter_mut().zip(left.zip(right)) {
+                let left = i16::from(of_a).wrapping_mul(a.1).wrapping_add(i16::from(of_b).wrapping_mul(b.1));
+                let right = i16::from(of_c).wrapping_mul(c.1).wrapping_add(i16::from(of_d).wrapping_mul(d.1));
+                *sum += i32::from(left.wrapping_add(right));
+            }
+        }
     }
 }
 
@@ -203,7 +225,9 @@ mod tests {
                 assert!((value - original).abs() <= 0.5 / 127.0 + 1e-6);
             }
             let dot: f32 = back.iter().map(|value| value * value).sum();
-            assert!((quantised.dot_row(row as usize, &Rounded::of(&back)) - dot).abs() < 1e-2);
+            let mut product = [0.0];
+            quantised.dot_rows(row as usize, &Rounded::of(&back), &mut product);
+            assert!((product[0] - dot).abs() < 1e-2);
         }
     }
 
@@ -213,7 +237,9 @@ mod tests {
             let matrix: Vec<f32> = (0..2 * columns).map(|index| (index as f32 * 0.7).cos()).collect();
             let quantised = Quantised::of(&matrix, columns);
             let vector = Rounded::of(&matrix[..columns]);
-            for row in 0..2 {
+            let mut products = [0.0; 2];
+            quantised.dot_rows(0, &vector, &mut products);
+            for (row, product) in products.into_iter().enumerate() {
                 let plain: i32 = quantised
                     .codes(row)
                     .iter()
@@ -221,7 +247,7 @@ mod tests {
                     .map(|(&code, &value)| i32::from(code) * i32::from(value))
                     .sum();
                 let exact = plain as f32 * quantised.steps[row] * vector.step;
-                assert_eq!(quantised.dot_row(row, &vector), exact, "{columns} columns");
+                assert_eq!(product, exact, "{columns} columns");
             }
             let mut writer = Writer::default();
             quantised.write(&mut writer);

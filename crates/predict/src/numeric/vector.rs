@@ -1,10 +1,13 @@
 //! Operations on slices.
 
+use super::widened;
+
 /// Lanes that are summed apart, so that the compiler can use vector instructions; fixed, so that results do not depend
 /// on the machine.
 const LANES: usize = 8;
 
 /// The inner product of two vectors of the same length.
+#[inline(always)]
 pub(crate) fn dot(left: &[f32], right: &[f32]) -> f32 {
     debug_assert_eq!(left.len(), right.len());
     let mut sums = [0.0_f32; LANES];
@@ -21,6 +24,15 @@ pub(crate) fn dot(left: &[f32], right: &[f32]) -> f32 {
         }
     }
     rest + sums.iter().sum::<f32>()
+}
+
+widened! {
+    /// The inner products of a row-major matrix's rows with a vector.
+    pub(crate) fn dots(matrix: &[f32], vector: &[f32], products: &mut [f32]) {
+        for (row, product) in matrix.chunks_exact(vector.len()).zip(products) {
+            *product = dot(row, vector);
+        }
+    }
 }
 
 /// `target += factor · source`.
@@ -49,4 +61,20 @@ pub(crate) fn sigmoid(logit: f64) -> f64 {
 pub(crate) fn logit(probability: f64, margin: f64) -> f64 {
     let p = probability.clamp(margin, 1.0 - margin);
     (p / (1.0 - p)).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_the_same_bits_however_wide_vectors_are() {
+        let matrix: Vec<f32> = (0..3 * 98_u16).map(|index| (f32::from(index) * 0.37).sin()).collect();
+        let vector: Vec<f32> = (0..98_u16).map(|index| (f32::from(index) * 0.91).cos()).collect();
+        let mut products = [0.0; 3];
+        dots(&matrix, &vector, &mut products);
+        for (row, product) in matrix.chunks_exact(98).zip(products) {
+            assert_eq!(product.to_bits(), dot(row, &vector).to_bits());
+        }
+    }
 }

@@ -5,7 +5,7 @@ use equipoise_types::RandomStream;
 use super::Sizes;
 use super::cluster::k_means;
 use crate::artifact::{ArtifactError, Reader, Writer};
-use crate::numeric::{Quantised, Rounded, dot};
+use crate::numeric::{Quantised, Rounded, dots, widened};
 use crate::training::Examples;
 
 /// A grade as a byte: hundredths, or not graded.
@@ -96,12 +96,10 @@ impl Neighbours {
 
     /// The `count` nearest prompts of the `probes` nearest lists, each with its cosine distance (no less than 0), nearest first.
     fn search(&self, vector: &[f32], count: usize, probes: usize) -> Vec<(f32, u32)> {
-        let mut lists: Vec<(f32, usize)> = self
-            .centres
-            .chunks_exact(self.dimension)
-            .enumerate()
-            .map(|(list, centre)| (1.0 - dot(centre, vector), list))
-            .collect();
+        let mut products = vec![0.0; self.ends.len()];
+        dots(&self.centres, vector, &mut products);
+        let distances = products.iter().map(|product| 1.0 - product);
+        let mut lists: Vec<(f32, usize)> = distances.zip(0..).collect();
         if probes < lists.len() {
             lists.select_nth_unstable_by(probes, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             lists.truncate(probes);
@@ -111,8 +109,11 @@ impl Neighbours {
         // The distance above the prompt in one number: bits of a float that is not negative are in its order.
         let mut found: Vec<u64> = Vec::with_capacity(lists.iter().map(|&(_, list)| prompts(list).len()).sum());
         for &(_, list) in &lists {
-            found.extend(prompts(list).map(|prompt| {
-                let distance = (1.0 - self.vectors.dot_row(prompt as usize, &rounded)).max(0.0);
+            let prompts = prompts(list);
+            products.resize(prompts.len(), 0.0);
+            self.vectors.dot_rows(prompts.start as usize, &rounded, &mut products);
+            found.extend(prompts.zip(&products).map(|(prompt, product)| {
+                let distance = (1.0 - product).max(0.0);
                 u64::from(distance.to_bits()) << 32 | u64::from(prompt)
             }));
         }
@@ -128,22 +129,16 @@ impl Neighbours {
 
     /// Per model the votes of the `count` nearest prompts, each weighing `(nearest + softness) / (distance + softness)`.
     pub(crate) fn votes(&self, vector: &[f32], count: usize, probes: usize, softness: f64) -> Vec<Votes> {
-        // Sums apart, and no branch on what is graded, so that several models are summed at once.
         let mut weights = vec![0.0_f32; self.models];
         let mut goods = vec![0.0_f32; self.models];
         let found = self.search(vector, count, probes);
         let softened = |distance: f32| f64::from(distance).max(0.0) + softness;
         let nearest = found.first().map_or(1.0, |&(distance, _)| softened(distance));
-        for (distance, prompt) in found {
-            #[expect(clippy::cast_possible_truncation, reason = "at most one; summed in single precision")]
-            let weight = (nearest / softened(distance)) as f32;
-            let grades = &self.grades[prompt as usize * self.models..(prompt as usize + 1) * self.models];
-            for ((to_weight, to_good), &grade) in weights.iter_mut().zip(&mut goods).zip(grades) {
-                let weight = if grade == UNGRADED { 0.0 } else { weight };
-                *to_weight += weight;
-                *to_good += weight * f32::from(grade);
-            }
-        }
+        #[expect(clippy::cast_possible_truncation, reason = "at most one; summed in single precision")]
+        let voters = found
+            .into_iter()
+            .map(|(distance, prompt)| ((nearest / softened(distance)) as f32, prompt));
+        add_votes(&voters.collect::<Vec<_>>(), &self.grades, &mut weights, &mut goods);
         let sums = weights.into_iter().zip(goods);
         sums.map(|(weight, good)| Votes {
             weight: f64::from(weight),
@@ -189,6 +184,22 @@ impl Neighbours {
             vectors,
             grades,
         })
+    }
+}
+
+widened! {
+    /// Adds the votes of some prompts, each with its weight, about every model.
+    fn add_votes(voters: &[(f32, u32)], grades: &[u8], weights: &mut [f32], goods: &mut [f32]) {
+        let models = weights.len();
+        for &(weight, prompt) in voters {
+            let grades = &grades[prompt as usize * models..][..models];
+            // Sums apart, and no branch on what is graded, so that several models are summed at once.
+            for ((to_weight, to_good), &grade) in weights.iter_mut().zip(goods.iter_mut()).zip(grades) {
+                let weight = if grade == UNGRADED { 0.0 } else { weight };
+                *to_weight += weight;
+                *to_good += weight * f32::from(grade);
+            }
+        }
     }
 }
 

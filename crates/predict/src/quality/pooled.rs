@@ -7,7 +7,7 @@
 use super::irt::log1p_exp;
 use super::{Scaling, Sizes};
 use crate::artifact::{ArtifactError, Reader, Writer};
-use crate::numeric::{dot, minimise, sigmoid};
+use crate::numeric::{dot, dots, minimise, sigmoid};
 use crate::training::Examples;
 
 /// Ridge penalty on `w`; chosen, as the next, by cross-validation on the training parts of both published sets.
@@ -85,11 +85,10 @@ impl Pooled {
     /// The log-odds of every model that was trained on.
     pub(crate) fn log_odds(&self, vector: &[f32]) -> Vec<f64> {
         let vector = self.scaling.apply(vector);
-        self.weights
-            .chunks_exact(vector.len())
-            .zip(&self.bases)
-            .map(|(weights, base)| base + f64::from(dot(weights, &vector)))
-            .collect()
+        let mut products = vec![0.0; self.bases.len()];
+        dots(&self.weights, &vector, &mut products);
+        let sums = products.into_iter().zip(&self.bases);
+        sums.map(|(product, base)| base + f64::from(product)).collect()
     }
 
     pub(crate) fn write(&self, writer: &mut Writer) {

@@ -30,6 +30,12 @@ fn urgent(mut newcomer: Newcomer, priority: i32, deadline_s: Option<f64>) -> New
     newcomer
 }
 
+/// Lets one wait if there is room.
+fn push(queue: &mut Queue, newcomer: Newcomer, limit: usize) -> Result<(u32, Option<Crowded>), Crowded> {
+    let crowded_out = queue.make_room(&newcomer.pending.request, newcomer.tokens, limit)?;
+    Ok((queue.push(newcomer), crowded_out))
+}
+
 /// Serves the one whose turn it is.
 fn serve(queue: &mut Queue) -> Option<(u64, String)> {
     let id = queue.next(&Walk::default(), 1, true)?.request.id;
@@ -53,7 +59,7 @@ fn priority_then_the_round_then_the_deadline() {
         urgent(newcomer(5, 3, 2 * QUANTUM_TOKENS), 0, Some(1.0)),
     ];
     for newcomer in all {
-        queue.push(newcomer, 100).expect("there is room");
+        push(&mut queue, newcomer, 100).expect("there is room");
     }
     assert_eq!(
         served(&mut queue),
@@ -66,11 +72,9 @@ fn priority_then_the_round_then_the_deadline() {
 fn a_deadline_buys_no_more_than_the_tenant_may_have() {
     let mut queue = Queue::default();
     for id in 0..40 {
-        queue
-            .push(urgent(newcomer(id, 0, QUANTUM_TOKENS), 0, Some(1.0)), 100)
-            .expect("room");
+        push(&mut queue, urgent(newcomer(id, 0, QUANTUM_TOKENS), 0, Some(1.0)), 100).expect("room");
     }
-    queue.push(newcomer(40, 1, QUANTUM_TOKENS), 100).expect("room");
+    push(&mut queue, newcomer(40, 1, QUANTUM_TOKENS), 100).expect("room");
     let order = served(&mut queue);
     assert_eq!(order.iter().position(|id| *id == 40), Some(1));
 }
@@ -79,26 +83,19 @@ fn a_deadline_buys_no_more_than_the_tenant_may_have() {
 fn who_fills_the_queue_makes_room_for_others() {
     let mut queue = Queue::default();
     for id in 0..4 {
-        queue.push(newcomer(id, 0, 100), 4).expect("there is room");
+        push(&mut queue, newcomer(id, 0, 100), 4).expect("there is room");
     }
-    let refused = queue
-        .push(newcomer(4, 0, 100), 4)
-        .expect_err("full, and of the same tenant");
+    let refused = push(&mut queue, newcomer(4, 0, 100), 4).expect_err("full, and of the same tenant");
     assert_eq!((refused.request.0, refused.waiting), (4, 4));
-    let (_, crowded_out) = queue
-        .push(newcomer(5, 1, 100), 4)
-        .expect("another tenant finds a place");
+    let (_, crowded_out) = push(&mut queue, newcomer(5, 1, 100), 4).expect("another tenant finds a place");
     assert_eq!(crowded_out.expect("one makes room").request.0, 3);
-    queue.push(newcomer(6, 1, 100), 4).expect("still less than the other");
-    queue.push(newcomer(7, 1, 100), 4).expect_err("now both have the same");
-    let (ahead, crowded_out) = queue
-        .push(urgent(newcomer(8, 1, 100), 3, None), 4)
-        .expect("priority finds a place");
+    push(&mut queue, newcomer(6, 1, 100), 4).expect("still less than the other");
+    push(&mut queue, newcomer(7, 1, 100), 4).expect_err("now both have the same");
+    let (ahead, crowded_out) =
+        push(&mut queue, urgent(newcomer(8, 1, 100), 3, None), 4).expect("priority finds a place");
     assert_eq!(ahead, 0);
     assert!(crowded_out.is_some());
-    queue
-        .push(urgent(newcomer(9, 2, 1), -1, None), 4)
-        .expect_err("lower than all");
+    push(&mut queue, urgent(newcomer(9, 2, 1), -1, None), 4).expect_err("lower than all");
     assert_eq!(queue.len(), 4);
     assert_eq!(queue.waiting_for(&Target::Auto), 4);
 }
@@ -111,9 +108,9 @@ fn each_group_has_a_bound_of_its_own() {
         newcomer.pending.request.target = Target::Model(model.to_owned());
         newcomer
     };
-    queue.push(of("a", 0), 1).expect("room");
-    queue.push(of("a", 1), 1).expect_err("full");
-    queue.push(of("b", 2), 1).expect("another model's");
+    push(&mut queue, of("a", 0), 1).expect("room");
+    push(&mut queue, of("a", 1), 1).expect_err("full");
+    push(&mut queue, of("b", 2), 1).expect("another model's");
     assert_eq!(queue.oldest_arrival(), Some(Timestamp(0)));
     let mut walk = Walk::default();
     queue.missed(&mut walk, RequestId(0));
@@ -129,7 +126,7 @@ fn those_with_hard_wishes_are_all_looked_at_a_few_at_a_time() {
     for id in 0..5 {
         let mut newcomer = newcomer(id, 0, 10);
         newcomer.plain = false;
-        queue.push(newcomer, 100).expect("room");
+        push(&mut queue, newcomer, 100).expect("room");
     }
     let mut walk_once = || {
         let (mut walk, mut seen) = (Walk::default(), Vec::new());
@@ -152,8 +149,8 @@ fn who_may_not_be_sent_again_yet_holds_nobody_up() {
     let mut queue = Queue::default();
     let mut lost = newcomer(0, 0, 10);
     lost.pending.owes_retry = true;
-    queue.push(lost, 10).expect("room");
-    queue.push(newcomer(1, 0, 10), 10).expect("room");
+    push(&mut queue, lost, 10).expect("room");
+    push(&mut queue, newcomer(1, 0, 10), 10).expect("room");
     assert_eq!(
         queue.next(&Walk::default(), 1, false).expect("the other").request.id.0,
         1
@@ -185,7 +182,7 @@ proptest! {
         let mut largest = 0;
         for (id, (tenant, tokens)) in costs.iter().enumerate() {
             largest = largest.max(*tokens);
-            queue.push(newcomer(id as u64, *tenant, *tokens), usize::MAX).expect("no bound");
+            push(&mut queue, newcomer(id as u64, *tenant, *tokens), usize::MAX).expect("no bound");
         }
         let mut left = [0, 1, 2].map(|tenant| costs.iter().filter(|(of, _)| *of == tenant).count());
         let mut had = [0_u64; 3];
@@ -206,13 +203,13 @@ proptest! {
         let mut ids = 0..;
         let mut next_id = || ids.next().unwrap_or(u64::MAX);
         for _ in 0..=before {
-            queue.push(newcomer(next_id(), 0, flood), usize::MAX).expect("no bound");
+            push(&mut queue, newcomer(next_id(), 0, flood), usize::MAX).expect("no bound");
         }
         let mine = next_id();
-        queue.push(newcomer(mine, 1, tokens), usize::MAX).expect("no bound");
+        push(&mut queue, newcomer(mine, 1, tokens), usize::MAX).expect("no bound");
         let mut spent = 0;
         loop {
-            queue.push(urgent(newcomer(next_id(), 0, flood), 0, Some(1.0)), usize::MAX).expect("no bound");
+            push(&mut queue, urgent(newcomer(next_id(), 0, flood), 0, Some(1.0)), usize::MAX).expect("no bound");
             let (id, _) = serve(&mut queue).expect("somebody waits");
             if id == mine {
                 break;
@@ -231,7 +228,7 @@ proptest! {
             let id = id as u64;
             match step {
                 Step::Arrive(tenant, tokens) => {
-                    queue.push(newcomer(id, *tenant, *tokens), usize::MAX).expect("no bound");
+                    push(&mut queue, newcomer(id, *tenant, *tokens), usize::MAX).expect("no bound");
                     waiting.push((id, format!("t{tenant}")));
                 }
                 Step::Serve => match serve(&mut queue) {

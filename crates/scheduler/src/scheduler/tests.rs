@@ -744,3 +744,29 @@ proptest! {
         prop_assert_eq!(run(policy, &steps)?, run(policy, &steps)?);
     }
 }
+
+#[test]
+fn a_retry_that_waited_for_the_budget_is_paid_once() {
+    let config = SchedulerConfig {
+        retries: crate::RetrySettings {
+            share: 0.0,
+            floor_per_s: 0.2,
+        },
+        ..SchedulerConfig::default()
+    };
+    let mut stage = Stage::new(config, &["a", "b", "c", "d"].map(|name| spec(name, "m", 4, None)));
+    for id in 0..3 {
+        stage.arrive(request(id));
+        stage.on(Event::Failed {
+            request: RequestId(id),
+            failure: Failure::Unreached,
+        });
+    }
+    assert_eq!(stage.scheduler.queued(), 1, "two in ten seconds are allowed");
+    // A half of what was spent has faded.
+    assert_eq!(dispatched(&stage.pass(7.0)).len(), 1);
+    let now = stage.now;
+    assert!(!stage.scheduler.retries.allows(now, 0));
+    let later = now + Duration::from_secs(7);
+    assert!(stage.scheduler.retries.allows(later, 0), "paid twice it would not be");
+}

@@ -82,9 +82,11 @@ async fn take_batch(plane: &Plane, batch: TelemetryBatch) -> Result<TelemetryAck
     let node = plane.holder(lease).await?;
     let now = Instant::now();
     let mut metered = Vec::with_capacity(batch.energy.len());
+    let mut turned = false;
     {
         let fleet = &mut plane.routing.lock().fleet;
         for sample in batch.engines {
+            turned |= fleet.sampled_health(&sample.instance) != Some(sample.healthy);
             if !fleet.take_sample(&node, sample, now) {
                 tracing::debug!(node, "left out a sample of an instance that the node does not have");
             }
@@ -104,6 +106,10 @@ async fn take_batch(plane: &Plane, batch: TelemetryBatch) -> Result<TelemetryAck
                 plane.metrics.rejected_energy.inc();
             }
         }
+    }
+    if turned {
+        // Who is down or back must not wait for a tick.
+        plane.changed.notify_one();
     }
     {
         let mut accounting = plane.accounting.lock();

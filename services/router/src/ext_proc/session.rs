@@ -226,12 +226,19 @@ impl Session {
         // Envoy sends an id with every request, unless it is told not to.
         let mut headers = head.headers;
         self.state.journal.name(&mut headers, &self.state.process);
+        let kept = self.state.journal.kept(&headers);
         let understood = self.state.access().caller(&headers);
         let understood =
             understood.and_then(|caller| understand(&self.state, &caller, endpoint, headers, body.clone()));
         let (mut asked, mut request) = match understood {
             Ok(understood) => understood,
-            Err(problem) => return Ok(self.refuse(&problem)),
+            Err(problem) => {
+                let door = Door::ExtProc;
+                self.state
+                    .journal
+                    .rejected(&self.state, door, kept, endpoint.path(), &problem);
+                return Ok(self.refuse(&problem));
+            }
         };
         // What lives on one instance already has its own.
         if request.wishes.only.is_empty() {
@@ -328,6 +335,11 @@ impl Session {
             return self.refuse(&problem);
         }
         self.refuse(&unpicked.problem)
+    }
+
+    /// How long a request's body may take.
+    pub(super) fn body_timeout(&self) -> std::time::Duration {
+        self.state.body_timeout
     }
 
     pub(super) fn too_slow(&self) -> ProcessingResponse {

@@ -98,11 +98,12 @@ impl OpenPicks {
 
     fn renew(&self, decision: DecisionId) -> Option<Cell> {
         let mut book = self.0.lock();
-        let mut open = book.remove(decision)?;
-        open.expires_at = Instant::now() + open.report_within;
-        let cell = Arc::clone(&open.pick);
-        book.insert(decision, open);
-        Some(cell)
+        let Book { picks, expiries } = &mut *book;
+        let open = picks.get_mut(&decision)?;
+        let before = std::mem::replace(&mut open.expires_at, Instant::now() + open.report_within);
+        expiries.remove(&(before, decision));
+        expiries.insert((open.expires_at, decision));
+        Some(Arc::clone(&open.pick))
     }
 
     fn take_expired(&self, now: Instant) -> Vec<Cell> {
