@@ -3,7 +3,6 @@
 mod closed_loop;
 mod energy;
 mod fit;
-mod laws;
 mod least_squares;
 mod page;
 mod score;
@@ -65,16 +64,12 @@ fn report(options: &Report) -> anyhow::Result<()> {
     all.extend(energy::score(&options.data)?);
     complain("prompt and token times of splitwise");
     all.extend(splitwise::score(&options.data)?);
-    complain("twelve replicas as Vidur has them, and tokens per watt");
-    let checks = laws::score(&options.data)?;
     let held_out = score::summary(&all, Half::HeldOut);
     say(&table(&vllm_run::rows(&runs)));
     say("");
-    say(&table(&laws::rows(&checks)));
-    say("");
     say(&table(&held_out));
     if let Some(path) = &options.out {
-        page::write(path, &runs, &checks, &all)?;
+        page::write(path, &runs, &all)?;
     }
     Ok(())
 }

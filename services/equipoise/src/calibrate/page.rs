@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::laws::{self, Check};
 use super::score::{Comparison, Half, errors, percent, summary};
 use super::vllm_run::{RunFigure, rows};
 
@@ -13,7 +12,7 @@ const BEGIN: &str = "<!-- equipoise calibrate report: begin -->";
 const END: &str = "<!-- equipoise calibrate report: end -->";
 
 /// Replaces what is between the markers.
-pub(super) fn write(path: &Path, runs: &[RunFigure], checks: &[Check], all: &[Comparison]) -> anyhow::Result<()> {
+pub(super) fn write(path: &Path, runs: &[RunFigure], all: &[Comparison]) -> anyhow::Result<()> {
     let page = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let (before, rest) = page
         .split_once(BEGIN)
@@ -21,11 +20,11 @@ pub(super) fn write(path: &Path, runs: &[RunFigure], checks: &[Check], all: &[Co
     let (_, after) = rest
         .split_once(END)
         .with_context(|| format!("{} has no line `{END}`", path.display()))?;
-    let page = format!("{before}{BEGIN}\n{}{END}{after}", tables(runs, checks, all));
+    let page = format!("{before}{BEGIN}\n{}{END}{after}", tables(runs, all));
     std::fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn tables(runs: &[RunFigure], checks: &[Check], all: &[Comparison]) -> String {
+fn tables(runs: &[RunFigure], all: &[Comparison]) -> String {
     let mut text = String::new();
     let mut section = |title: &str, rows: &[Vec<String>]| {
         // Writing to a string cannot fail.
@@ -33,7 +32,6 @@ fn tables(runs: &[RunFigure], checks: &[Check], all: &[Comparison]) -> String {
     };
     section("Against the targets, held-out half", &targets(all));
     section("Two vLLM runs, replayed request by request", &rows(runs));
-    section("Beside another simulator, and a law", &laws::rows(checks));
     section("By set, held-out half", &summary(all, Half::HeldOut));
     section("By set, the half that was fitted on", &summary(all, Half::Fitted));
     text.push('\n');
@@ -110,7 +108,7 @@ mod tests {
     fn only_what_is_between_the_markers_changes() {
         let path = std::env::temp_dir().join(format!("equipoise-fidelity-{}.md", std::process::id()));
         std::fs::write(&path, format!("before\n{BEGIN}\nold\n{END}\nafter\n")).expect("writable");
-        write(&path, &[], &[], &[]).expect("markers are there");
+        write(&path, &[], &[]).expect("markers are there");
         let page = std::fs::read_to_string(&path).expect("written");
         std::fs::remove_file(&path).expect("it is there");
         assert!(page.starts_with("before\n") && page.ends_with("\nafter\n") && !page.contains("old"));
