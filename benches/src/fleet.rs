@@ -146,10 +146,10 @@ impl LocalFleet {
             .collect()
     }
 
-    /// How old what each router knows of the others is, seconds; nothing of one that is alone.
+    /// `http://host:port` of the control plane: for routers that are started elsewhere.
     #[must_use]
-    pub fn peers_ages_s(&self) -> Vec<f64> {
-        self.routers.iter().filter_map(RunningRouter::peers_age_s).collect()
+    pub fn control_url(&self) -> String {
+        format!("http://{}", self.plane.grpc_addr())
     }
 
     /// Lets what runs finish and stops everything.

@@ -221,7 +221,8 @@ impl Queue {
                 if waiting.plain {
                     !blocked
                 } else {
-                    !tired && waiting.missed_in != Some(self.cycle)
+                    // The first in turn is asked in every walk: what has become free is its before that of those behind it.
+                    !tired && (walk.misses == 0 || waiting.missed_in != Some(self.cycle))
                 }
             };
             if let Some((arrival, pending)) = lines.first(wanted)
