@@ -137,8 +137,9 @@ fn read(path: &Path) -> anyhow::Result<BTreeMap<Key, Vec<Run>>> {
 
 /// Without the quotes that spreadsheets put around text; no name or number here has a comma in it.
 fn cells(line: &str) -> Vec<&str> {
-
-    line.split(',').map(|cell| cell.trim().trim_matches('"').trim()).collect()
+    line.split(',')
+        .map(|cell| cell.trim().trim_matches('"').trim())
+        .collect()
 }
 
 fn known_name(head: &str) -> &str {
