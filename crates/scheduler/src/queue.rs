@@ -221,8 +221,7 @@ impl Queue {
                 if waiting.plain {
                     !blocked
                 } else {
-                    // The first in turn is asked in every walk: what has become free is its before that of those behind it.
-                    !tired && (walk.misses == 0 || waiting.missed_in != Some(self.cycle))
+                    !tired && waiting.missed_in != Some(self.cycle)
                 }
             };
             if let Some((arrival, pending)) = lines.first(wanted)
