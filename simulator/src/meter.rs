@@ -24,14 +24,27 @@ impl Shares {
     /// Of a step that draws `joules`. Terms that are all zero share equally.
     pub(crate) fn of(joules: f64, terms: &EnergyTerms, work: &StepWork) -> Self {
         let parts = f64::from(work.prefill_seqs) + f64::from(work.decode_seqs);
-        if joules <= 0.0 || parts <= 0.0 {
-            return Self::default();
-        }
         let kv_tokens = (work.kv_tokens + work.prefill_kv_tokens) as f64;
         let modelled = terms.fixed_joules
             + f64::from(work.prefill_tokens) * terms.joules_per_prefill_token
             + f64::from(work.decode_seqs) * terms.joules_per_decode_token
             + kv_tokens * terms.joules_per_kv_token;
+        Self::split(joules, terms, modelled, parts)
+    }
+
+    /// Of a step that only decodes: the same, with `terms` prepared for its batch.
+    #[inline]
+    pub(crate) fn of_decoding(joules: f64, terms: &DecodingTerms, kv_tokens: u64) -> Self {
+        let modelled = terms.modelled + kv_tokens as f64 * terms.of.joules_per_kv_token;
+        Self::split(joules, &terms.of, modelled, terms.parts)
+    }
+
+    /// Splits what was drawn as the terms, which come to `modelled` joules in all, split that.
+    #[inline]
+    fn split(joules: f64, terms: &EnergyTerms, modelled: f64, parts: f64) -> Self {
+        if joules <= 0.0 || parts <= 0.0 {
+            return Self::default();
+        }
         let picojoules = joules * PICOJOULES_PER_JOULE;
         if modelled <= 0.0 {
             return Self {
@@ -45,29 +58,6 @@ impl Shares {
             per_prefill_token: (scale * terms.joules_per_prefill_token) as u64,
             per_decode_token: (scale * terms.joules_per_decode_token) as u64,
             per_kv_token: (scale * terms.joules_per_kv_token) as u64,
-        }
-    }
-
-    /// Of a step that only decodes: the same, with `terms` prepared for its batch.
-    #[inline]
-    pub(crate) fn of_decoding(joules: f64, terms: &DecodingTerms, kv_tokens: u64) -> Self {
-        if joules <= 0.0 || terms.parts <= 0.0 {
-            return Self::default();
-        }
-        let modelled = terms.modelled + kv_tokens as f64 * terms.of.joules_per_kv_token;
-        let picojoules = joules * PICOJOULES_PER_JOULE;
-        if modelled <= 0.0 {
-            return Self {
-                each: (picojoules / terms.parts) as u64,
-                ..Self::default()
-            };
-        }
-        let scale = picojoules / modelled;
-        Self {
-            each: (scale * terms.of.fixed_joules / terms.parts) as u64,
-            per_prefill_token: (scale * terms.of.joules_per_prefill_token) as u64,
-            per_decode_token: (scale * terms.of.joules_per_decode_token) as u64,
-            per_kv_token: (scale * terms.of.joules_per_kv_token) as u64,
         }
     }
 

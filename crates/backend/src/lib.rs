@@ -9,6 +9,7 @@ mod connection;
 mod endpoint;
 mod error;
 pub mod metrics;
+pub mod pem;
 mod pool;
 mod socket;
 mod tls;

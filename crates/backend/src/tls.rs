@@ -1,14 +1,15 @@
 //! TLS towards engines: whose certificates are believed, and what is shown of oneself.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use crate::pem::{PemError, certificates, private_key};
 
 /// Where systems keep the authorities that they believe: Debian, Fedora, Alpine and openSUSE, in this order.
 const SYSTEM_AUTHORITIES: [&str; 4] = [
@@ -35,15 +36,8 @@ pub struct EngineTlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum EngineTlsError {
     /// One cannot be read, or holds something else.
-    #[error("TLS to engines: {path} holds no {what} in PEM: {reason}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What is expected there.
-        what: &'static str,
-        /// What is wrong.
-        reason: String,
-    },
+    #[error("TLS to engines: {0}")]
+    File(PemError),
     /// The system has no file of authorities where systems have it.
     #[error(
         "TLS to engines: this system has no authorities in {}; name a file with `ca` or {AUTHORITIES_VARIABLE}",
@@ -74,12 +68,16 @@ impl EngineTls {
         };
         let mut roots = RootCertStore::empty();
         // A system's collection may hold some that are of no use here.
-        if roots.add_parsable_certificates(certificates(&authorities)?).0 == 0 {
-            return Err(EngineTlsError::File {
+        if roots
+            .add_parsable_certificates(certificates(&authorities).map_err(EngineTlsError::File)?)
+            .0
+            == 0
+        {
+            return Err(EngineTlsError::File(PemError {
                 path: authorities,
                 what: "authority's certificate",
                 reason: "none of them can be used".to_owned(),
-            });
+            }));
         }
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()?
@@ -87,12 +85,9 @@ impl EngineTls {
         let mut config = match (&files.cert, &files.key) {
             (None, None) => builder.with_no_client_auth(),
             (Some(cert), Some(key)) => {
-                let key = PrivateKeyDer::from_pem_file(key).map_err(|error| EngineTlsError::File {
-                    path: key.clone(),
-                    what: "private key",
-                    reason: error.to_string(),
-                })?;
-                builder.with_client_auth_cert(certificates(cert)?, key)?
+                let key = private_key(key).map_err(EngineTlsError::File)?;
+                let chain = certificates(cert).map_err(EngineTlsError::File)?;
+                builder.with_client_auth_cert(chain, key)?
             }
             _ => return Err(EngineTlsError::Half),
         };
@@ -113,18 +108,4 @@ fn system_authorities() -> Option<PathBuf> {
         let usual = SYSTEM_AUTHORITIES.iter().map(PathBuf::from);
         usual.into_iter().find(|path| path.is_file())
     })
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, EngineTlsError> {
-    let bad = |reason: String| EngineTlsError::File {
-        path: path.to_owned(),
-        what: "certificate",
-        reason,
-    };
-    let read = CertificateDer::pem_file_iter(path).map_err(|error| bad(error.to_string()))?;
-    let read: Vec<_> = read.collect::<Result<_, _>>().map_err(|error| bad(error.to_string()))?;
-    if read.is_empty() {
-        return Err(bad("there is none".to_owned()));
-    }
-    Ok(read)
 }

@@ -1,14 +1,13 @@
 //! TLS for a listener: certificates from files, client certificates where asked for, and both taken over again when
 //! the files change. A file that is bad then changes nothing: what was read before stays.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use equipoise_backend::pem::{PemError, certificates, private_key};
 use equipoise_config::TlsSettings;
 use parking_lot::{Mutex, RwLock};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,15 +22,8 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read, or holds something else.
-    #[error("[tls]: {path} holds no {what} in PEM: {reason}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What is expected there.
-        what: &'static str,
-        /// What is wrong.
-        reason: String,
-    },
+    #[error("[tls]: {0}")]
+    File(PemError),
     /// They do not go together.
     #[error("[tls]: the certificate {path} cannot be served: {reason}")]
     Pair {
@@ -124,27 +116,9 @@ fn stamp(settings: &TlsSettings) -> Stamp {
     paths.into_iter().flatten().map(of).collect()
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bad = |reason: String| TlsError::File {
-        path: path.to_owned(),
-        what: "certificate",
-        reason,
-    };
-    let read = CertificateDer::pem_file_iter(path).map_err(|error| bad(error.to_string()))?;
-    let read: Vec<_> = read.collect::<Result<_, _>>().map_err(|error| bad(error.to_string()))?;
-    if read.is_empty() {
-        return Err(bad("there is none".to_owned()));
-    }
-    Ok(read)
-}
-
 fn read(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
-    let chain = certificates(&settings.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&settings.key).map_err(|error| TlsError::File {
-        path: settings.key.clone(),
-        what: "private key",
-        reason: error.to_string(),
-    })?;
+    let chain = certificates(&settings.cert).map_err(TlsError::File)?;
+    let key = private_key(&settings.key).map_err(TlsError::File)?;
     let unusable = |reason: String| TlsError::Pair {
         path: settings.cert.clone(),
         reason,
@@ -156,13 +130,15 @@ fn read(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
     let builder = match &settings.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let bad = |reason: String| TlsError::File {
-                path: path.clone(),
-                what: "certificate authority",
-                reason,
+            let bad = |reason: String| {
+                TlsError::File(PemError {
+                    path: path.clone(),
+                    what: "certificate authority",
+                    reason,
+                })
             };
             let mut roots = RootCertStore::empty();
-            for authority in certificates(path)? {
+            for authority in certificates(path).map_err(TlsError::File)? {
                 roots.add(authority).map_err(|error| bad(error.to_string()))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
@@ -180,7 +156,7 @@ fn read(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
 mod tests {
     use super::*;
     use rcgen::{CertifiedKey, generate_simple_self_signed};
-    use rustls::pki_types::ServerName;
+    use rustls::pki_types::{CertificateDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, ServerConnection};
 
     struct Files {

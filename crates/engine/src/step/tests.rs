@@ -291,20 +291,25 @@ fn physics(gpu: &'static GpuSpec, model: &'static crate::ModelSpec, tensor_paral
     })
 }
 
+/// The work of both in one step.
+fn together(a: &StepWork, b: &StepWork) -> StepWork {
+    StepWork {
+        prefill_tokens: a.prefill_tokens + b.prefill_tokens,
+        prefill_seqs: a.prefill_seqs + b.prefill_seqs,
+        prefill_attention: a.prefill_attention + b.prefill_attention,
+        prefill_kv_tokens: a.prefill_kv_tokens + b.prefill_kv_tokens,
+        decode_seqs: a.decode_seqs + b.decode_seqs,
+        kv_tokens: a.kv_tokens + b.kv_tokens,
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn more_work_is_never_faster((gpu, model, split) in specs(), a in works(), b in works()) {
         let physical = physics(gpu, model, split);
-        let both = StepWork {
-            prefill_tokens: a.prefill_tokens + b.prefill_tokens,
-            prefill_seqs: a.prefill_seqs + b.prefill_seqs,
-            prefill_attention: a.prefill_attention + b.prefill_attention,
-            prefill_kv_tokens: a.prefill_kv_tokens + b.prefill_kv_tokens,
-            decode_seqs: a.decode_seqs + b.decode_seqs,
-            kv_tokens: a.kv_tokens + b.kv_tokens,
-        };
+        let both = together(&a, &b);
         prop_assert!(physical.seconds(&both) >= physical.seconds(&a) - 1e-12);
         prop_assert!(physical.seconds(&both) >= physical.seconds(&b) - 1e-12);
     }
@@ -396,14 +401,7 @@ proptest! {
             let read_s = bytes * passes / (f64::from(split * stages) * f64::from(stages) * gpu.bandwidth);
             prop_assert!(cost.seconds >= 0.99 * read_s, "{} reads in {}", model.name, cost.seconds);
         }
-        let both = StepWork {
-            prefill_tokens: a.prefill_tokens + b.prefill_tokens,
-            prefill_seqs: a.prefill_seqs + b.prefill_seqs,
-            prefill_attention: a.prefill_attention + b.prefill_attention,
-            prefill_kv_tokens: a.prefill_kv_tokens + b.prefill_kv_tokens,
-            decode_seqs: a.decode_seqs + b.decode_seqs,
-            kv_tokens: a.kv_tokens + b.kv_tokens,
-        };
+        let both = together(&a, &b);
         if stages == 1 {
             prop_assert!(physical.seconds(&both) >= physical.seconds(&a) * (1.0 - 1e-9));
         }
